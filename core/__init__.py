@@ -1,0 +1,1 @@
+"""The core: tensors, gradients, layers, optimizers, data, training and weight files."""

@@ -1,0 +1,1 @@
+"""Datasets, samplers, loaders and readers of data in files."""

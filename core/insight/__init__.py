@@ -1,0 +1,1 @@
+"""What a running program shows: progress lines and run logs."""

@@ -1,0 +1,1 @@
+"""Optional kernels in C; everything works without them, slower."""

@@ -1,0 +1,1 @@
+"""Modules and layers, functions of neural networks, initialisers."""

@@ -1,0 +1,1 @@
+"""Weight files: safetensors, and torch checkpoints read without executing anything."""

@@ -1,0 +1,1 @@
+"""Generative models, one file per architecture, with schedulers and pipelines."""

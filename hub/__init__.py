@@ -1,0 +1,1 @@
+"""Models by name: the registry, downloads and cache, loading, the command line."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning: one file per algorithm, with environments, buffers and evaluation."""

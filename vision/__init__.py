@@ -1,0 +1,1 @@
+"""Vision models, one file per architecture, with their transforms, metrics and tasks."""
