@@ -1,0 +1,570 @@
+"""The backward walk, and what is built on it: `backward`, `grad`, `vjp`, `jvp`.
+
+Nodes are visited from the newest to the oldest, without recursion, so the length of a graph is
+bounded by memory alone. Rules run on bare arrays where nothing looks; on tensors when the
+result must itself be differentiable (`create_graph`), when somebody observes (a tracer, the
+profiler), and for half types, whose gradients are carried in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import dtypes
+from .errors import GradError, ShapeError
+from .op import Leaf, Node, user_line
+from .ops.elementwise import add, real
+from .ops.reduction import sum_to
+from .ops.shape import astype, identity
+from .state import set_grad_enabled, state, watch
+from .tensor import Tensor
+
+Edge = tuple[Node | Leaf, int]
+
+
+def backward(
+    outputs: Tensor | Sequence[Tensor],
+    gradients: Tensor | Sequence[Tensor | None] | None = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Add the gradient of `outputs` to `.grad` of every leaf that asked for one.
+
+    Args:
+        outputs: the tensors to differentiate; each a scalar unless its gradient is given.
+        gradients: gradient of each output, of its shape; None means 1.
+        retain_graph: keep the graph for another backward; defaults to `create_graph`.
+        create_graph: make the gradients differentiable.
+
+    Raises:
+        GradError: an output has no graph, is no scalar, or its graph was freed.
+    """
+    edges, seeds = _roots(outputs, gradients)
+    retain = create_graph if retain_graph is None else retain_graph
+    _walk(edges, seeds, targets=None, retain=retain, create_graph=create_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> Any:
+    """The gradients of `outputs` with respect to `inputs`; leaves `.grad` alone.
+
+    Returns a tensor when `inputs` is one tensor, else a tuple; None for an input that the
+    outputs do not depend on, if `allow_unused`.
+
+    Raises:
+        GradError: as for `backward`, or an input is not part of the graph.
+    """
+    single = isinstance(inputs, Tensor)
+    wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    targets: list[Edge] = []
+    for position, x in enumerate(wanted):
+        if x._node is None:
+            raise GradError(
+                f"grad: input {position} of shape {x.shape} needs no gradient.\n"
+                "Mark it before the computation: x.requires_grad_()",
+                position=position,
+            )
+        targets.append((x._node, x._slot))
+    edges, seeds = _roots(outputs, grad_outputs)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = _walk(edges, seeds, targets=targets, retain=retain, create_graph=create_graph)
+    results: list[Tensor | None] = []
+    for position, (edge, x) in enumerate(zip(targets, wanted, strict=True)):
+        g = found.get(edge)
+        if g is None and not allow_unused:
+            raise GradError(
+                f"grad: the outputs do not depend on input {position} (shape {x.shape}).\n"
+                "Was it replaced or detached on the way? Pass allow_unused=True to get None.",
+                position=position,
+            )
+        results.append(g)
+    return results[0] if single else tuple(results)
+
+
+def vjp(
+    function: Callable[..., Any], *primals: Tensor, create_graph: bool = False
+) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
+    """`function(*primals)`, and the function that maps a gradient of it to gradients of them."""
+    with set_grad_enabled(True):
+        inputs = [identity(x) if x._node is not None else x.detach() for x in primals]
+        for x in inputs:
+            if x._node is None:
+                x.requires_grad_()
+        out = function(*inputs)
+
+    def pull(*gradients: Tensor) -> tuple[Tensor, ...]:
+        outputs = [out] if isinstance(out, Tensor) else list(out)
+        found = grad(
+            outputs,
+            inputs,
+            list(gradients),
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        return tuple(
+            Tensor(_zeros_like(x.array)) if g is None else g
+            for g, x in zip(found, inputs, strict=True)
+        )
+
+    return out, pull
+
+
+def jvp(
+    function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`function(*primals)` and its directional derivative along `tangents`.
+
+    Computed as the derivative of the backward pass with respect to the gradient given to it, so
+    it costs about two backward passes.
+    """
+    out, pull = vjp(function, *primals, create_graph=True)
+    with set_grad_enabled(True):
+        dummy = Tensor(_zeros_like(out.array)).requires_grad_()
+        pulled = pull(dummy)
+        dot = None
+        for g, tangent in zip(pulled, tangents, strict=True):
+            term = (g * tangent).sum()
+            dot = term if dot is None else dot + term
+    if dot is None or dot._node is None:
+        return out.detach(), Tensor(_zeros_like(out.array))
+    tangent_out = grad(dot, dummy, allow_unused=True)
+    if tangent_out is None:
+        tangent_out = Tensor(_zeros_like(out.array))
+    return out.detach(), tangent_out
+
+
+# -- the walk ----------------------------------------------------------------------------------
+
+
+def _roots(outputs: Any, gradients: Any) -> tuple[list[Edge], list[Any]]:
+    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if gradients is None:
+        gradients = [None] * len(outs)
+    elif isinstance(gradients, Tensor) or not isinstance(gradients, (list, tuple)):
+        gradients = [gradients]
+    if len(gradients) != len(outs):
+        raise GradError(f"{len(outs)} outputs and {len(gradients)} gradients for them")
+    edges: list[Edge] = []
+    seeds = []
+    for out, g in zip(outs, gradients, strict=True):
+        if out._node is None:
+            raise _no_graph(out)
+        if g is None:
+            if out.size != 1:
+                raise GradError(
+                    f"backward: the result has shape {out.shape}, {out.size} values, and a "
+                    "gradient starts from one.\nReduce it first: loss.mean().backward()\n"
+                    f"or give the gradient: loss.backward(bt.ones({out.shape}))",
+                    shape=out.shape,
+                )
+            g = Tensor(_ones_like(out.array))
+        elif not isinstance(g, Tensor):
+            g = Tensor(_ones_like(out.array)) * g
+        if g.shape != out.shape:
+            raise ShapeError(
+                f"backward: the gradient has shape {g.shape}, the result {out.shape}.",
+                expected=out.shape,
+                got=g.shape,
+            )
+        edges.append((out._node, out._slot))
+        seeds.append(g)
+    return edges, seeds
+
+
+def _walk(
+    edges: list[Edge],
+    seeds: list[Tensor],
+    *,
+    targets: list[Edge] | None,
+    retain: bool,
+    create_graph: bool,
+) -> dict[Edge, Tensor]:
+    observed = bool(watch.count and state.observers)
+    on_tensors = create_graph or observed
+    order, useful = _reachable(edges, targets)
+    pending: dict[Edge, Any] = {}
+    owned: set[Edge] = set()  # sums that the walk made itself and may add to in place
+    for edge, seed in zip(edges, seeds, strict=True):
+        _add(pending, owned, edge, seed if on_tensors else seed.array)
+    wanted = set(targets) if targets is not None else None
+    found: dict[Edge, Tensor] = {}
+    with set_grad_enabled(create_graph):
+        for node in order:
+            slots = range(len(node.meta))
+            received = [pending.pop((node, slot), None) for slot in slots]
+            if all(g is None for g in received):
+                continue
+            if wanted is not None or type(node) is Leaf or node.hooks or node.retained is not None:
+                for slot in slots:
+                    g = received[slot]
+                    if g is None:
+                        continue
+                    g = received[slot] = _deliver(
+                        node, slot, g, wanted, found, (node, slot) in owned
+                    )
+            if not isinstance(node, Node) or (useful is not None and node not in useful.steps):
+                continue
+            _step(node, received, pending, owned, useful, on_tensors)
+            if not retain:
+                node.saved = None
+    return found
+
+
+class _Useful(NamedTuple):
+    """What a walk towards targets has to touch."""
+
+    steps: set[Node | Leaf]  # nodes whose rule must run: something below them is wanted
+    nodes: set[Node | Leaf]  # these and the targets: gradients for others are not computed
+
+
+def _reachable(
+    edges: list[Edge], targets: list[Edge] | None
+) -> tuple[list[Node | Leaf], _Useful | None]:
+    """Nodes below the roots, newest first; and those that lead to a target, if there are any."""
+    seen: set[Node | Leaf] = set()
+    stack = [node for node, _ in edges]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Node):
+            stack.extend([p for p in node.parents if p is not None and p not in seen])
+    order = sorted(seen, key=_creation, reverse=True)
+    if targets is None:
+        return order, None
+    useful = _Useful(set(), {node for node, _ in targets})
+    for node in reversed(order):
+        if isinstance(node, Node) and any(p in useful.nodes for p in node.parents):
+            useful.steps.add(node)
+            useful.nodes.add(node)
+    return order, useful
+
+
+def _creation(node: Node | Leaf) -> int:
+    return node.order
+
+
+def _step(
+    node: Node,
+    received: list[Any],
+    pending: dict[Edge, Any],
+    owned: set[Edge],
+    useful: _Useful | None,
+    on_tensors: bool,
+) -> None:
+    """Run the rule of one node and hand its results to the parents."""
+    op = node.op
+    parents = node.parents
+    if useful is None:
+        needs = tuple([p is not None for p in parents])
+    else:
+        needs = tuple([p in useful.nodes for p in parents])
+    _check_saved(node)
+    if not on_tensors and any(meta[1] in dtypes.HALVES for meta in node.meta):
+        on_tensors = True  # halves: widen, and use the library's own arithmetic
+    elif not on_tensors and node.saved and _holds_half(node.saved):
+        on_tensors = True
+    if on_tensors:
+        received = [g if g is None or isinstance(g, Tensor) else Tensor(g) for g in received]
+        received = [None if g is None else _widen(g) for g in received]
+    g = received[0] if op.outputs == 1 else tuple(received)
+    if on_tensors and state.grad_enabled and op.composite is not None:
+        results = _through_composite(node, received, needs)
+    else:
+        rule = op.rule
+        if rule is None:
+            raise GradError(
+                f"{op.name} has no gradient.\nIf none is wanted, detach its input: x.detach()",
+                op=op.name,
+            )
+        results = rule(*_rule_arguments(node, g, needs, on_tensors))
+        if not isinstance(results, tuple):
+            results = (results,)
+    if len(results) != len(parents):
+        raise GradError(
+            f"the backward rule of {op.name} returned {len(results)} gradients for "
+            f"{len(parents)} operands"
+        )
+    for i, result in enumerate(results):
+        parent = parents[i]
+        if result is None or parent is None or not needs[i]:
+            continue
+        slot = node.slots[i]
+        shape, dtype = parent.meta[slot]
+        if not hasattr(result, "shape"):
+            result = np.full(shape, result, dtype)
+            result = Tensor(result) if on_tensors else result
+        if result.shape != shape:
+            result = sum_to(result, shape)
+        if result.dtype is not dtype and result.dtype != dtypes.widened(dtype):
+            result = _cast(result, dtype)
+        if not on_tensors and type(result) is not np.ndarray and isinstance(result, np.generic):
+            result = np.asarray(result)
+        fresh = _is_new(result, received, results[:i], node.saved)
+        _add(pending, owned, (parent, slot), result, fresh=fresh)
+
+
+def _is_new(result: Any, *others: Sequence[Any] | None) -> bool:
+    """Whether an array is none of those that somebody else may still use."""
+    return all(result is not other for group in others if group for other in group)
+
+
+def _add(
+    pending: dict[Edge, Any], owned: set[Edge], edge: Edge, g: Any, fresh: bool = False
+) -> None:
+    """Accumulate; sums made here are owned, so that a third gradient is added in place."""
+    before = pending.get(edge)
+    if before is None:
+        pending[edge] = g
+        # An array that is nobody else's: not passed through, not a view, and bare.
+        if fresh and type(g) is np.ndarray and g.base is None:
+            owned.add(edge)
+        return
+    if isinstance(before, Tensor) or isinstance(g, Tensor):
+        first = before if isinstance(before, Tensor) else Tensor(before)
+        second = g if isinstance(g, Tensor) else Tensor(g)
+        pending[edge] = add(first, second)
+        owned.discard(edge)
+        return
+    if edge in owned and before.shape == g.shape and before.dtype == g.dtype:
+        before += g
+        return
+    pending[edge] = before + g
+    if isinstance(pending[edge], np.ndarray):
+        owned.add(edge)
+
+
+def _deliver(
+    node: Node | Leaf,
+    slot: int,
+    g: Any,
+    wanted: set[Edge] | None,
+    found: dict[Edge, Tensor],
+    is_owned: bool,
+) -> Any:
+    """Call hooks, and store the gradient where somebody asked for it."""
+    dtype = node.meta[slot][1]
+    hooks = node.hooks
+    if isinstance(node, Leaf):
+        own_hooks = hooks
+    else:
+        own_hooks = hooks.get(slot) if hooks else None  # type: ignore[call-overload]
+    if own_hooks:
+        tensor = _rounded(g, dtype)
+        for hook in list(own_hooks.values()):
+            replaced = hook(tensor)
+            if replaced is not None:
+                tensor = replaced
+        g = tensor if isinstance(g, Tensor) else tensor.array
+        is_owned = False
+    edge = (node, slot)
+    if wanted is not None:
+        if edge in wanted:
+            found[edge] = _rounded(g, dtype)
+        return g
+    if isinstance(node, Leaf):
+        fresh = _rounded(g, dtype)
+        if not is_owned and not isinstance(g, Tensor) and fresh.array is g:
+            fresh = Tensor(g.copy())  # two leaves may have been handed the same memory
+        node.grad = fresh if node.grad is None else add(node.grad, fresh)
+    elif node.retained is not None and slot in node.retained:
+        before = node.retained[slot]
+        fresh = _rounded(g, dtype)
+        node.retained[slot] = fresh if before is None else add(before, fresh)
+    return g
+
+
+def _rounded(g: Any, dtype: dtypes.DType) -> Tensor:
+    tensor = g if isinstance(g, Tensor) else Tensor(g)
+    return tensor if tensor.dtype == dtype else astype(tensor, dtype=dtype)
+
+
+def _cast(g: Any, dtype: dtypes.DType) -> Any:
+    target = dtypes.widened(dtype)
+    if g.dtype.kind == "c" and target.kind != "c":
+        g = real(g)
+    if g.dtype == target or g.dtype == dtype:
+        return g
+    return astype(g, dtype=target) if isinstance(g, Tensor) else g.astype(target)
+
+
+def _widen(g: Tensor) -> Tensor:
+    if g.dtype in dtypes.HALVES and type(g.array) is np.ndarray:
+        return astype(g, dtype=dtypes.float32)
+    return g
+
+
+def _holds_half(saved: tuple[Any, ...]) -> bool:
+    return any(
+        getattr(a, "dtype", None) in dtypes.HALVES or (type(a) is tuple and _holds_half(a))
+        for a in saved
+    )
+
+
+def _rule_arguments(node: Node, g: Any, needs: tuple[bool, ...], on_tensors: bool) -> list[Any]:
+    arguments = []
+    saved = iter(node.saved or ())
+    out = None
+    op = node.op
+    if op._save_out:
+        assert node.saved is not None
+        out = node.saved[-1]
+    for kind, value in op.rule_spec:
+        if kind == "g":
+            arguments.append(g)
+        elif kind == "out":
+            if on_tensors:
+                arguments.append(_output(node, out))
+            else:
+                arguments.append(out)
+        elif kind == "operand":
+            a = next(saved)
+            arguments.append(_tensor_of(node, value, a) if on_tensors else a)
+        elif kind == "rest":
+            group = next(saved)
+            if on_tensors:
+                group = tuple(_tensor_of(node, value + j, a) for j, a in enumerate(group))
+            arguments.append(group)
+        elif kind == "constant":
+            constants = node.constants
+            arguments.append(constants[value] if value in constants else op.defaults[value])
+        elif kind == "shapes":
+            arguments.append(node.shapes)
+        else:
+            arguments.append(needs)
+    return arguments
+
+
+def _tensor_of(node: Node, position: int, a: Any) -> Any:
+    """A saved operand as a tensor again, joined to the graph that it came from."""
+    if not hasattr(a, "shape"):
+        return a
+    tensor = Tensor(a)
+    tensor._node = node.parents[position]
+    tensor._slot = node.slots[position]
+    return _widen(tensor)
+
+
+def _output(node: Node, out: Any) -> Any:
+    if type(out) is tuple:
+        tensors = []
+        for slot, a in enumerate(out):
+            if a is None:
+                tensors.append(None)
+                continue
+            tensor = Tensor(a)
+            if a.dtype.kind in "fcV":
+                tensor._node, tensor._slot = node, slot
+            tensors.append(_widen(tensor))
+        return tuple(tensors)
+    tensor = Tensor(out)
+    tensor._node = node
+    return _widen(tensor)
+
+
+def _through_composite(node: Node, received: list[Any], needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    """Differentiate the op's composite instead of its rule: it may be differentiated again."""
+    op = node.op
+    saved: dict[int, Any] = {}
+    values = iter(node.saved or ())
+    for kind, value in op.rule_spec:
+        if kind == "operand":
+            saved[value] = next(values)
+        elif kind == "rest":
+            saved.update({value + j: a for j, a in enumerate(next(values))})
+    operands: list[Any] = []
+    watched: list[Tensor] = []
+    positions = []
+    for i in range(len(node.parents)):
+        x = _tensor_of(node, i, saved.get(i))
+        if isinstance(x, Tensor) and needs[i]:
+            x = identity(x)  # a fresh edge at which the inner walk stops
+            watched.append(x)
+            positions.append(i)
+        operands.append(x)
+    assert op.composite is not None
+    out = op.composite(*operands, **node.constants)
+    outs = list(out) if isinstance(out, tuple) else [out]
+    pairs = [(o, g) for o, g in zip(outs, received, strict=True) if g is not None]
+    found = grad(
+        [o for o, _ in pairs],
+        watched,
+        [g for _, g in pairs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    results: list[Any] = [None] * len(node.parents)
+    for i, g in zip(positions, found, strict=True):
+        results[i] = g
+    return tuple(results)
+
+
+# -- mistakes ----------------------------------------------------------------------------------
+
+
+def _check_saved(node: Node) -> None:
+    if node.saved is None:
+        raise GradError(
+            f"backward: the graph was freed by an earlier backward (at {node.op.name}, "
+            f"{user_line(node.code, node.lasti)}).\n"
+            "A value carried through a loop? Cut it: state = state.detach()\n"
+            "Two losses that share a graph? Add them: (loss1 + loss2).backward()\n"
+            "The same graph again? Keep it: loss.backward(retain_graph=True)",
+            op=node.op.name,
+        )
+    for cell, version in zip(node.cells, node.versions, strict=True):
+        if cell is not None and cell[0] != version:
+            written = user_line(*cell[1]) if cell[1] is not None else "an unknown line"
+            saved_at = user_line(node.code, node.lasti)
+            raise GradError(
+                f"backward: a value that {node.op.name} needs was changed in place.\n"
+                f"  {node.op.name} saved it at {saved_at}\n"
+                f"  it was written at {written}\n"
+                "Make a new tensor instead of writing: x = bt.where(mask, value, x), "
+                "or write to a copy: y = x.clone(); y[i] = v",
+                op=node.op.name,
+                saved_at=saved_at,
+                written_at=written,
+            )
+
+
+def _no_graph(out: Tensor) -> GradError:
+    if not state.grad_enabled:
+        cause = "it was computed under no_grad or inference_mode: move the computation outside."
+    else:
+        cause = (
+            "none of the tensors it was made from needs a gradient.\n"
+            "  All parameters frozen? model.requires_grad_(True)\n"
+            "  Computed under no_grad? Move it outside.\n"
+            "  Went through .item(), .numpy() or float()? These cut the graph; keep tensors."
+        )
+    return GradError(
+        f"backward: this tensor of shape {out.shape} has no graph: {cause}", shape=out.shape
+    )
+
+
+def _zeros_like(array: Any) -> Any:
+    return _filled(array, 0)
+
+
+def _ones_like(array: Any) -> Any:
+    return _filled(array, 1)
+
+
+def _filled(array: Any, value: int) -> Any:
+    result = array.copy()
+    result[...] = value
+    return result

@@ -1,0 +1,178 @@
+"""Tensors made from data and numbers: the array API standard's creation functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import dtypes
+from .devices import Device, as_device, backend_for, backend_of, device_of, move
+from .errors import DtypeError
+from .tensor import Tensor
+
+
+def asarray(
+    data: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None
+) -> Tensor:
+    """A tensor of an array, a tensor, numbers or nested lists of them.
+
+    Arrays keep their dtype and share memory unless `copy`; Python floats become the default
+    float32, ints int64.
+
+    Raises:
+        DtypeError: strings, objects, or lists of unequal lengths.
+    """
+    wanted = None if dtype is None else dtypes.as_dtype(dtype)
+    source = data
+    if isinstance(data, Tensor):
+        source = data.array
+    elif backend_of(data) is None and hasattr(data, "__dlpack__"):
+        source = np.from_dlpack(data)
+    if backend_of(source) is None:
+        source = _from_python(source, wanted)
+        copied = True
+    else:
+        copied = False
+    target = as_device(device) if device is not None else None
+    if target is None:
+        target = device_of(source) if not copied else as_device(None)
+    array = source
+    if wanted is not None and array.dtype != wanted:
+        if copy is False:
+            raise ValueError(f"asarray: a copy is needed for {array.dtype} to {wanted}")
+        array = array.astype(wanted)
+        copied = True
+    if device_of(array) != target:
+        array = move(array, target)
+        copied = True
+    if copy and not copied:
+        array = array.copy()
+    if isinstance(data, Tensor) and array is data.array:
+        return data
+    return Tensor(array if type(array) is not np.memmap else array.view(np.ndarray))
+
+
+def _from_python(data: Any, wanted: dtypes.DType | None) -> Any:
+    if isinstance(data, (list, tuple)) and _holds_tensors(data):
+        data = _plain(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DtypeError(
+            f"asarray: the nested lists have unequal lengths ({error}).\n"
+            "Pad them to one length first."
+        ) from None
+    if array.dtype.kind not in "biufc" and array.dtype != dtypes.bfloat16:
+        raise DtypeError(
+            f"asarray: {type(data).__name__} holds no numbers (NumPy sees {array.dtype}).",
+            got=str(array.dtype),
+        )
+    if wanted is None and not isinstance(data, np.generic):
+        if array.dtype == np.float64 and not _holds_numpy_float64(data):
+            array = array.astype(dtypes.default_float)
+        elif array.dtype == np.complex128 and not _holds_numpy_float64(data):
+            array = array.astype(dtypes.default_complex)
+    return array
+
+
+def _holds_tensors(data: Any) -> bool:
+    return any(
+        isinstance(x, Tensor) or (isinstance(x, (list, tuple)) and _holds_tensors(x)) for x in data
+    )
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, Tensor):
+        return data.cpu().numpy()
+    return [_plain(x) for x in data] if isinstance(data, (list, tuple)) else data
+
+
+def _holds_numpy_float64(data: Any) -> bool:
+    """Whether a list is made of NumPy values, which keep their type."""
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return isinstance(data, (np.generic, np.ndarray))
+
+
+def tensor(
+    data: Any, dtype: Any = None, device: Any = None, *, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor with a copy of the data; see `asarray` for what data may be."""
+    out = asarray(data, dtype=dtype, device=device, copy=True)
+    if isinstance(data, Tensor):
+        out = out.detach()
+    return out.requires_grad_() if requires_grad else out
+
+
+def _make(function: str, device: Any, *arguments: Any, **options: Any) -> Tensor:
+    target: Device = as_device(device)
+    xp = backend_for(target).xp
+    if target.type == "cpu":
+        return Tensor(np.asarray(getattr(xp, function)(*arguments, **options)))
+    with xp.cuda.Device(target.index):
+        return Tensor(getattr(xp, function)(*arguments, **options))
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    return (int(shape),) if hasattr(shape, "__index__") else tuple(int(n) for n in shape)
+
+
+def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Zeros."""
+    return _make("zeros", device, _shape(shape), dtype=_float(dtype))
+
+
+def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Ones."""
+    return _make("ones", device, _shape(shape), dtype=_float(dtype))
+
+
+def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Whatever the memory holds."""
+    return _make("empty", device, _shape(shape), dtype=_float(dtype))
+
+
+def _float(dtype: Any) -> dtypes.DType:
+    return dtypes.default_float if dtype is None else dtypes.as_dtype(dtype)
+
+
+def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """One value everywhere; its type gives the dtype unless `dtype` does."""
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
+    if dtype is None:
+        by_type = {bool: dtypes.bool_, int: dtypes.default_int, complex: dtypes.default_complex}
+        dtype = by_type.get(type(fill_value), dtypes.default_float)
+    return _make("full", device, _shape(shape), fill_value, dtype=dtypes.as_dtype(dtype))
+
+
+def _like(x: Tensor, dtype: Any, device: Any) -> tuple[dtypes.DType, Device]:
+    return (
+        x.dtype if dtype is None else dtypes.as_dtype(dtype),
+        x.device if device is None else as_device(device),
+    )
+
+
+def zeros_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Zeros of another tensor's shape, dtype and device."""
+    kind, place = _like(x, dtype, device)
+    return zeros(x.shape, dtype=kind, device=place)
+
+
+def ones_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Ones of another tensor's shape, dtype and device."""
+    kind, place = _like(x, dtype, device)
+    return ones(x.shape, dtype=kind, device=place)
+
+
+def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Uninitialised memory of another tensor's shape, dtype and device."""
+    kind, place = _like(x, dtype, device)
+    return empty(x.shape, dtype=kind, device=place)
+
+
+def full_like(x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """One value in another tensor's shape, dtype and device."""
+    kind, place = _like(x, dtype, device)
+    return full(x.shape, fill_value, dtype=kind, device=place)

@@ -1,0 +1,560 @@
+"""Elementwise arithmetic, comparisons and functions of the array API standard.
+
+Gradients at boundary points: `maximum`, `minimum` and `clip` share a gradient between equal
+operands as PyTorch does (half each for maximum and minimum; `clip` passes it at its limits),
+`abs` and `sign` have gradient 0 at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..op import op
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+# -- arithmetic --------------------------------------------------------------------------------
+
+
+@op(promote=True)
+def add(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Sum of two tensors."""
+    return xp.add(x1, x2)
+
+
+@add.backward
+def _(g):
+    return g, g
+
+
+@op(promote=True)
+def subtract(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Difference of two tensors."""
+    return xp.subtract(x1, x2)
+
+
+@subtract.backward
+def _(g, needs):
+    return g, -g if needs[1] else None
+
+
+@op(promote=True)
+def multiply(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Product of two tensors, elementwise."""
+    return xp.multiply(x1, x2)
+
+
+@multiply.backward
+def _(g, x1, x2, needs):
+    return g * conj(x2) if needs[0] else None, g * conj(x1) if needs[1] else None
+
+
+@op(promote=True, to_float=True)
+def divide(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Quotient; integers give the default float."""
+    return xp.divide(x1, x2)
+
+
+@divide.backward
+def _(g, x1, x2, needs):
+    quotient = g / conj(x2)
+    return quotient, -quotient * conj(x1 / x2) if needs[1] else None
+
+
+@op
+def negative(xp: Any, x: Tensor) -> Tensor:
+    """The negated tensor."""
+    return xp.negative(x)
+
+
+@negative.backward
+def _(g):
+    return -g
+
+
+@op(name="conj")
+def _conj(xp: Any, x: Tensor) -> Tensor:
+    return xp.conj(x)
+
+
+@_conj.backward
+def _(g):
+    return _conj(g)
+
+
+def conj(x: Tensor) -> Tensor:
+    """Complex conjugate; a real tensor or number is its own."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return x.conjugate()  # type: ignore[no-any-return]
+    return _conj(x) if dtype.kind == "c" else x
+
+
+@op
+def real(xp: Any, x: Tensor) -> Tensor:
+    """Real part."""
+    return xp.real(x).copy()
+
+
+@real.backward
+def _(g):
+    return g
+
+
+@op(promote=True)
+def pow(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """`x1` to the power `x2`. The gradient of 0**0 is 0, and of x**0 too."""
+    return xp.power(x1, x2)
+
+
+@pow.backward
+def _(g, x1, x2, out, needs):
+    first = second = None
+    if needs[0]:
+        if isinstance(x2, (int, float)):
+            if x2 == 2:
+                first = g * (2 * conj(x1))
+            elif x2 == 0:
+                first = g * 0
+            else:
+                first = g * conj(x2 * x1 ** (x2 - 1))
+        else:
+            safe = where(x2 == 0, 1.0, x2 - 1)
+            first = g * conj(where(x2 == 0, 0.0, x2 * x1**safe))
+    if needs[1]:
+        base = x1 if isinstance(x1, (int, float, complex)) else where(x1 == 0, 1.0, x1)
+        logarithm = math.log(base) if isinstance(base, (int, float)) and base > 0 else log(base)
+        second = g * conj(out * logarithm)
+        if not isinstance(x1, (int, float, complex)):
+            second = where(x1 == 0, 0.0, second)
+    return first, second
+
+
+# -- selection ---------------------------------------------------------------------------------
+
+
+@op(promote=(1, 2))
+def where(xp: Any, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    """Elements of `x1` where the condition holds, else of `x2`."""
+    return xp.where(condition, x1, x2)
+
+
+@where.backward
+def _(g, condition):
+    return None, where(condition, g, 0.0), where(condition, 0.0, g)
+
+
+def _tie(x1: Any, x2: Any, g: Any, first_wins: Any) -> tuple[Any, Any]:
+    """Gradients of a selection between two operands; equal ones get half each."""
+    equal = x1 == x2
+    half = g * 0.5
+    return (
+        where(equal, half, where(first_wins, g, 0.0)),
+        where(equal, half, where(first_wins, 0.0, g)),
+    )
+
+
+@op(promote=True)
+def maximum(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """The larger of two values; NaN if either is."""
+    return xp.maximum(x1, x2)
+
+
+@maximum.backward
+def _(g, x1, x2):
+    return _tie(x1, x2, g, x1 > x2)
+
+
+@op(promote=True)
+def minimum(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """The smaller of two values; NaN if either is."""
+    return xp.minimum(x1, x2)
+
+
+@minimum.backward
+def _(g, x1, x2):
+    return _tie(x1, x2, g, x1 < x2)
+
+
+# -- functions of one tensor ------------------------------------------------------------------
+
+
+@op
+def positive(xp: Any, x: Tensor) -> Tensor:
+    """The tensor, copied."""
+    return xp.positive(x)
+
+
+@positive.backward
+def _(g):
+    return g
+
+
+@op
+def abs(xp: Any, x: Tensor) -> Tensor:
+    """Absolute value, or modulus of a complex number."""
+    return xp.abs(x)
+
+
+@abs.backward
+def _(g, x):
+    return g * sign(x)
+
+
+@op
+def sign(xp: Any, x: Tensor) -> Tensor:
+    """-1, 0 or 1; of a complex number the number over its modulus."""
+    return xp.sign(x)
+
+
+@sign.backward
+def _(g, x, out):
+    if x.dtype.kind == "c":
+        size = abs(x)
+        safe = where(size == 0, 1.0, size)
+        inner = conj(g) * out
+        return where(size == 0, 0.0, (g - out * real(inner)) / safe)
+    return g * 0
+
+
+@op(to_float=True)
+def exp(xp: Any, x: Tensor) -> Tensor:
+    """e to the power x."""
+    return xp.exp(x)
+
+
+@exp.backward
+def _(g, out):
+    return g * conj(out)
+
+
+@op(to_float=True)
+def expm1(xp: Any, x: Tensor) -> Tensor:
+    """exp(x) - 1, accurate near 0."""
+    return xp.expm1(x)
+
+
+@expm1.backward
+def _(g, out):
+    return g * conj(out + 1)
+
+
+@op(to_float=True)
+def log(xp: Any, x: Tensor) -> Tensor:
+    """Natural logarithm."""
+    return xp.log(x)
+
+
+@log.backward
+def _(g, x):
+    return g / conj(x)
+
+
+@op(to_float=True)
+def log1p(xp: Any, x: Tensor) -> Tensor:
+    """log(1 + x), accurate near 0."""
+    return xp.log1p(x)
+
+
+@log1p.backward
+def _(g, x):
+    return g / conj(1 + x)
+
+
+@op(to_float=True)
+def log2(xp: Any, x: Tensor) -> Tensor:
+    """Logarithm to base 2."""
+    return xp.log2(x)
+
+
+@log2.backward
+def _(g, x):
+    return g / conj(x * math.log(2))
+
+
+@op(to_float=True)
+def log10(xp: Any, x: Tensor) -> Tensor:
+    """Logarithm to base 10."""
+    return xp.log10(x)
+
+
+@log10.backward
+def _(g, x):
+    return g / conj(x * math.log(10))
+
+
+@op(to_float=True)
+def sqrt(xp: Any, x: Tensor) -> Tensor:
+    """Square root."""
+    return xp.sqrt(x)
+
+
+@sqrt.backward
+def _(g, out):
+    return g / conj(out * 2)
+
+
+@op
+def square(xp: Any, x: Tensor) -> Tensor:
+    """x times x."""
+    return xp.square(x)
+
+
+@square.backward
+def _(g, x):
+    return g * conj(x * 2)
+
+
+@op(to_float=True)
+def reciprocal(xp: Any, x: Tensor) -> Tensor:
+    """1 / x."""
+    return xp.reciprocal(x)
+
+
+@reciprocal.backward
+def _(g, out):
+    return -g * conj(out * out)
+
+
+@op(to_float=True)
+def sin(xp: Any, x: Tensor) -> Tensor:
+    """Sine."""
+    return xp.sin(x)
+
+
+@sin.backward
+def _(g, x):
+    return g * conj(cos(x))
+
+
+@op(to_float=True)
+def cos(xp: Any, x: Tensor) -> Tensor:
+    """Cosine."""
+    return xp.cos(x)
+
+
+@cos.backward
+def _(g, x):
+    return -g * conj(sin(x))
+
+
+@op(to_float=True)
+def tan(xp: Any, x: Tensor) -> Tensor:
+    """Tangent."""
+    return xp.tan(x)
+
+
+@tan.backward
+def _(g, out):
+    return g * conj(out * out + 1)
+
+
+@op(to_float=True)
+def asin(xp: Any, x: Tensor) -> Tensor:
+    """Inverse sine."""
+    return xp.arcsin(x)
+
+
+@asin.backward
+def _(g, x):
+    return g / conj(sqrt(1 - x * x))
+
+
+@op(to_float=True)
+def acos(xp: Any, x: Tensor) -> Tensor:
+    """Inverse cosine."""
+    return xp.arccos(x)
+
+
+@acos.backward
+def _(g, x):
+    return -g / conj(sqrt(1 - x * x))
+
+
+@op(to_float=True)
+def atan(xp: Any, x: Tensor) -> Tensor:
+    """Inverse tangent."""
+    return xp.arctan(x)
+
+
+@atan.backward
+def _(g, x):
+    return g / conj(x * x + 1)
+
+
+@op(promote=True, to_float=True)
+def atan2(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Angle of the point (x2, x1), in radians."""
+    return xp.arctan2(x1, x2)
+
+
+@atan2.backward
+def _(g, x1, x2):
+    scaled = g / (x1 * x1 + x2 * x2)
+    return scaled * x2, -scaled * x1
+
+
+@op(to_float=True)
+def sinh(xp: Any, x: Tensor) -> Tensor:
+    """Hyperbolic sine."""
+    return xp.sinh(x)
+
+
+@sinh.backward
+def _(g, x):
+    return g * conj(cosh(x))
+
+
+@op(to_float=True)
+def cosh(xp: Any, x: Tensor) -> Tensor:
+    """Hyperbolic cosine."""
+    return xp.cosh(x)
+
+
+@cosh.backward
+def _(g, x):
+    return g * conj(sinh(x))
+
+
+@op(to_float=True)
+def tanh(xp: Any, x: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return xp.tanh(x)
+
+
+@tanh.backward
+def _(g, out):
+    return g * conj(1 - out * out)
+
+
+@op(to_float=True)
+def asinh(xp: Any, x: Tensor) -> Tensor:
+    """Inverse hyperbolic sine."""
+    return xp.arcsinh(x)
+
+
+@asinh.backward
+def _(g, x):
+    return g / conj(sqrt(x * x + 1))
+
+
+@op(to_float=True)
+def acosh(xp: Any, x: Tensor) -> Tensor:
+    """Inverse hyperbolic cosine."""
+    return xp.arccosh(x)
+
+
+@acosh.backward
+def _(g, x):
+    return g / conj(sqrt(x - 1) * sqrt(x + 1))
+
+
+@op(to_float=True)
+def atanh(xp: Any, x: Tensor) -> Tensor:
+    """Inverse hyperbolic tangent."""
+    return xp.arctanh(x)
+
+
+@atanh.backward
+def _(g, x):
+    return g / conj(1 - x * x)
+
+
+# -- comparisons and logic: no gradient -------------------------------------------------------
+
+
+@op(promote=True, differentiable=False)
+def equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether elements are equal."""
+    return xp.equal(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def not_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether elements differ."""
+    return xp.not_equal(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def less(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether x1 < x2."""
+    return xp.less(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def less_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether x1 <= x2."""
+    return xp.less_equal(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def greater(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether x1 > x2."""
+    return xp.greater(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def greater_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Whether x1 >= x2."""
+    return xp.greater_equal(x1, x2)
+
+
+@op(promote=True)
+def floor_divide(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """The quotient rounded towards minus infinity."""
+    return xp.floor_divide(x1, x2)
+
+
+@floor_divide.backward
+def _(g):
+    return g * 0, g * 0
+
+
+@op(promote=True)
+def remainder(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """What floor division leaves; it has the sign of x2."""
+    return xp.remainder(x1, x2)
+
+
+@remainder.backward
+def _(g, x1, x2, needs):
+    return g, -g * floor_divide(x1, x2) if needs[1] else None
+
+
+@op(promote=True, differentiable=False)
+def bitwise_and(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Bits set in both; logical and of booleans."""
+    return xp.bitwise_and(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def bitwise_or(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Bits set in either; logical or of booleans."""
+    return xp.bitwise_or(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def bitwise_xor(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Bits set in exactly one."""
+    return xp.bitwise_xor(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def bitwise_left_shift(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Bits moved left by x2 places."""
+    return xp.left_shift(x1, x2)
+
+
+@op(promote=True, differentiable=False)
+def bitwise_right_shift(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Bits moved right by x2 places, keeping the sign."""
+    return xp.right_shift(x1, x2)
+
+
+@op(differentiable=False)
+def bitwise_invert(xp: Any, x: Tensor) -> Tensor:
+    """Every bit flipped; logical not of booleans."""
+    return xp.invert(x)

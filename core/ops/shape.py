@@ -1,0 +1,221 @@
+"""Operations that move data: shapes, axes, joining, dtype conversion."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from .. import dtypes
+from ..devices import Device, move
+from ..errors import ShapeError
+from ..op import op
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+Shape = tuple[int, ...]
+
+
+@op(raw=True)
+def identity(xp: Any, x: Tensor) -> Tensor:
+    """The same values with a place of their own in the graph."""
+    return x
+
+
+@identity.backward
+def _(g):
+    return g
+
+
+@op(name="astype", raw=True)
+def astype(xp: Any, x: Tensor, *, dtype: dtypes.DType, copy: bool = False) -> Tensor:
+    """The values in another dtype; complex numbers lose their imaginary part."""
+    if dtype.kind != "c" and x.dtype.kind == "c":
+        x = xp.real(x)
+    return x.astype(dtype, copy=copy)
+
+
+@astype.backward
+def _(g):
+    return g  # the engine casts every gradient to its operand's dtype
+
+
+@op(name="reshape", view=True)
+def _reshape(xp: Any, x: Tensor, *, shape: Shape) -> Tensor:
+    return xp.reshape(x, shape)
+
+
+@_reshape.backward
+def _(g, shapes):
+    return _reshape(g, shape=shapes[0])
+
+
+@_reshape.explains
+def _(error, operands, constants):
+    x, shape = operands[0], constants["shape"]
+    return ShapeError(
+        f"reshape: {tuple(x.shape)} holds {math.prod(x.shape)} values, which do not fill "
+        f"{tuple(shape)}.\nLeave one size to be worked out: bt.reshape(x, (-1, "
+        f"{', '.join(str(n) for n in shape[1:])}))",
+        expected=tuple(shape),
+        got=tuple(x.shape),
+    )
+
+
+def reshape(x: Tensor, shape: Shape | int, *, copy: bool | None = None) -> Tensor:
+    """The same values in another shape; one size may be -1.
+
+    Args:
+        copy: True always copies, False raises where a copy would be needed, None decides.
+    """
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    if copy:
+        x = positive_copy(x)
+    result: Tensor = _reshape(x, shape=wanted)
+    return result
+
+
+@op(raw=True)
+def positive_copy(xp: Any, x: Tensor) -> Tensor:
+    """A copy that keeps the memory layout."""
+    return x.copy(order="K")
+
+
+@positive_copy.backward
+def _(g):
+    return g
+
+
+@op(name="permute_dims", view=True)
+def _permute(xp: Any, x: Tensor, *, axes: Shape) -> Tensor:
+    return xp.transpose(x, axes)
+
+
+@_permute.backward
+def _(g, axes):
+    inverse = [0] * len(axes)
+    for i, a in enumerate(axes):
+        inverse[a] = i
+    return _permute(g, axes=tuple(inverse))
+
+
+def permute_dims(x: Tensor, axes: Shape) -> Tensor:
+    """The axes in another order: `permute_dims(x, (0, 2, 3, 1))` is NCHW to NHWC."""
+    chosen = tuple(a % x.ndim if -x.ndim <= a < x.ndim else a for a in axes)
+    if sorted(chosen) != list(range(x.ndim)):
+        raise ShapeError(
+            f"permute_dims: {tuple(axes)} is no order of the {x.ndim} axes of {tuple(x.shape)}.",
+            expected=x.ndim,
+            got=tuple(axes),
+        )
+    result: Tensor = _permute(x, axes=chosen)
+    return result
+
+
+def matrix_transpose(x: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    if x.ndim < 2:
+        raise ShapeError(f"matrix_transpose needs two axes or more, got shape {tuple(x.shape)}.")
+    return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def expand_dims(x: Tensor, *, axis: int | Shape = 0) -> Tensor:
+    """New axes of size 1 at these positions of the result."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    ndim = x.ndim + len(axes)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ShapeError(f"expand_dims: axis {a} is out of range for {ndim} axes")
+    places = {a % ndim for a in axes}
+    if len(places) != len(axes):
+        raise ShapeError(f"expand_dims: repeated axis in {axes}")
+    sizes = iter(x.shape)
+    return reshape(x, tuple(1 if i in places else next(sizes) for i in range(ndim)))
+
+
+def squeeze(x: Tensor, axis: int | Shape) -> Tensor:
+    """Without these axes, each of which must have size 1."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    for a in axes:
+        if not -x.ndim <= a < x.ndim or x.shape[a] != 1:
+            raise ShapeError(
+                f"squeeze: axis {a} of {tuple(x.shape)} has not size 1", got=tuple(x.shape)
+            )
+    places = {a % x.ndim for a in axes}
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in places))
+
+
+@op(name="broadcast_to", view=True)
+def _broadcast_to(xp: Any, x: Tensor, *, shape: Shape) -> Tensor:
+    return xp.broadcast_to(x, shape)
+
+
+@_broadcast_to.backward
+def _(g):
+    return g  # the engine sums over what was broadcast
+
+
+def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
+    """Repeated along axes of size 1 and new leading axes, without a copy (do not write to it)."""
+    result: Tensor = _broadcast_to(x, shape=tuple(shape))
+    return result
+
+
+@op(name="concat", raw=True)
+def _concat(xp: Any, *xs: Tensor, axis: int = 0) -> Tensor:
+    return xp.concatenate(xs, axis=axis)
+
+
+@_concat.backward
+def _(g, shapes, needs, axis):
+    parts = []
+    start = 0
+    for shape, needed in zip(shapes, needs, strict=True):
+        place = axis % len(shape)
+        stop = start + shape[place]
+        index = (slice(None),) * place + (slice(start, stop),)
+        parts.append(g[index] if needed else None)
+        start = stop
+    return tuple(parts)
+
+
+def _common(xs: Any) -> list[Tensor]:
+    target = dtypes.promote_all([x.dtype for x in xs])
+    return [x if x.dtype == target else astype(x, dtype=target) for x in xs]
+
+
+def concat(arrays: Any, /, *, axis: int | None = 0) -> Tensor:
+    """Tensors joined along an existing axis; flattened first when `axis` is None."""
+    xs = _common(list(arrays))
+    if axis is None:
+        xs, axis = [reshape(x, (-1,)) for x in xs], 0
+    result: Tensor = _concat(*xs, axis=axis)
+    return result
+
+
+@op(name="stack", raw=True)
+def _stack(xp: Any, *xs: Tensor, axis: int = 0) -> Tensor:
+    return xp.stack(xs, axis=axis)
+
+
+@_stack.backward
+def _(g, shapes, axis):
+    place = axis % (len(shapes[0]) + 1)
+    return tuple(g[(slice(None),) * place + (i,)] for i in range(len(shapes)))
+
+
+def stack(arrays: Any, /, *, axis: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new axis."""
+    result: Tensor = _stack(*_common(list(arrays)), axis=axis)
+    return result
+
+
+@op(raw=True)
+def to_device(xp: Any, x: Tensor, *, device: Device, source: Device) -> Tensor:
+    """A copy of a tensor of `source` on `device`."""
+    return move(x, device)
+
+
+@to_device.backward
+def _(g, device, source):
+    return to_device(g, device=source, source=device)

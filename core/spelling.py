@@ -1,0 +1,121 @@
+"""What users of PyTorch write, and how it is written here: one table, used by every message."""
+
+from __future__ import annotations
+
+import difflib
+
+# PyTorch's name -> what to paste. `x` is the tensor.
+TORCH_SPELLINGS: dict[str, str] = {
+    "view": "x.reshape(...)",
+    "view_as": "x.reshape(other.shape)",
+    "permute": "bt.permute_dims(x, axes)",
+    "transpose": "bt.permute_dims(x, axes), x.mT for the last two axes",
+    "t": "x.T",
+    "unsqueeze": "bt.expand_dims(x, axis=...), or x[None]",
+    "squeeze": "bt.squeeze(x, axis)",
+    "cat": "bt.concat([x, y], axis=0)",
+    "flatten": "x.reshape(x.shape[0], -1), or bt.nn.Flatten()",
+    "contiguous": "x (memory layout is managed by the library; nothing to write)",
+    "float": "x.astype(bt.float32)",
+    "double": "x.astype(bt.float64)",
+    "half": "x.astype(bt.float16)",
+    "bfloat16": "x.astype(bt.bfloat16)",
+    "long": "x.astype(bt.int64)",
+    "int": "x.astype(bt.int32)",
+    "bool": "x.astype(bt.bool)",
+    "type": "x.astype(dtype)",
+    "type_as": "x.astype(other.dtype)",
+    "dim": "x.ndim",
+    "numel": "x.size",
+    "expand": "bt.broadcast_to(x, shape)",
+    "repeat": "bt.tile(x, repetitions)",
+    "repeat_interleave": "bt.repeat(x, repeats, axis=...)",
+    "masked_fill": "bt.where(mask, value, x)",
+    "masked_fill_": "x = bt.where(mask, value, x)",
+    "masked_select": "x[mask]",
+    "index_select": "bt.take(x, indices, axis=...)",
+    "gather": "bt.take_along_axis(x, indices, axis=...)",
+    "scatter": "bt.put_along_axis(x, indices, values, axis=...)",
+    "clamp": "bt.clip(x, min, max)",
+    "clip": "bt.clip(x, min, max)",
+    "mm": "x @ y",
+    "bmm": "x @ y",
+    "matmul": "x @ y",
+    "mul": "x * y",
+    "add": "x + y",
+    "sub": "x - y",
+    "div": "x / y",
+    "pow": "x ** y",
+    "neg": "-x",
+    "add_": "x = x + y",
+    "sub_": "x = x - y",
+    "mul_": "x = x * y",
+    "div_": "x = x / y",
+    "zero_": "bt.assign(x, 0)",
+    "fill_": "bt.assign(x, value)",
+    "copy_": "bt.assign(x, value)",
+    "relu": "bt.nn.functional.relu(x)",
+    "softmax": "bt.nn.functional.softmax(x, axis=-1)",
+    "log_softmax": "bt.nn.functional.log_softmax(x, axis=-1)",
+    "sigmoid": "bt.nn.functional.sigmoid(x)",
+    "tanh": "bt.tanh(x)",
+    "exp": "bt.exp(x)",
+    "log": "bt.log(x)",
+    "sqrt": "bt.sqrt(x)",
+    "abs": "abs(x)",
+    "argmax": "bt.argmax(x, axis=...)",
+    "argmin": "bt.argmin(x, axis=...)",
+    "argsort": "bt.argsort(x, axis=...)",
+    "sort": "bt.sort(x, axis=...) (values only; indices: bt.argsort)",
+    "topk": "bt.topk(x, k, axis=...)",
+    "std": "bt.std(x, axis=..., correction=1)",
+    "var": "bt.var(x, axis=..., correction=1)",
+    "norm": "bt.linalg.vector_norm(x)",
+    "cumsum": "bt.cumulative_sum(x, axis=...)",
+    "prod": "bt.prod(x, axis=...)",
+    "any": "bt.any(x)",
+    "all": "bt.all(x)",
+    "eq": "x == y",
+    "data": "x.detach()",
+    "grad_fn": "x.is_leaf, and repr(x) names the operation that made it",
+    "split": "bt.split(x, sections, axis=...)",
+    "chunk": "bt.split(x, sections, axis=...)",
+    "unbind": "bt.unstack(x, axis=...)",
+    "flip": "bt.flip(x, axis=...)",
+    "roll": "bt.roll(x, shift, axis=...)",
+    "swapaxes": "bt.permute_dims(x, axes)",
+    "element_size": "x.dtype.itemsize",
+    "copy": "x.clone()",
+    "new_zeros": "bt.zeros(shape, dtype=x.dtype, device=x.device)",
+    "new_ones": "bt.ones(shape, dtype=x.dtype, device=x.device)",
+    "from_numpy": "bt.asarray(array)",
+    "arctan2": "bt.atan2(x, y)",
+    "cumprod": "bt.cumulative_prod(x, axis=...)",
+}
+
+# Functions of the torch module that are written differently in the namespace.
+NAMESPACE_SPELLINGS: dict[str, str] = {
+    name: text
+    for name, text in TORCH_SPELLINGS.items()
+    if name not in ("data", "grad_fn", "type", "tanh", "exp", "log", "sqrt")
+} | {
+    "cat": "bt.concat([x, y], axis=0)",
+    "FloatTensor": "bt.tensor(data, dtype=bt.float32)",
+    "LongTensor": "bt.tensor(data, dtype=bt.int64)",
+    "rand": "bt.random.uniform(shape)",
+    "randn": "bt.random.normal(shape)",
+    "randint": "bt.random.integers(low, high, shape)",
+    "save": "bt.weights.save_file(model.state_dict(), 'model.safetensors')",
+}
+
+
+def torch_spelling(name: str, owner: str) -> AttributeError:
+    """The error for an attribute that `owner` lacks, with our spelling when it is PyTorch's."""
+    table = TORCH_SPELLINGS if owner == "Tensor" else NAMESPACE_SPELLINGS
+    if name in table:
+        return AttributeError(
+            f"{owner} has no {name!r} (PyTorch's name). Here it is written: {table[name]}"
+        )
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.8)
+    hint = f" Did you mean {near[0]!r}? Here it is written: {table[near[0]]}" if near else ""
+    return AttributeError(f"{owner} has no attribute {name!r}.{hint}")

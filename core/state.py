@@ -1,0 +1,91 @@
+"""What a thread is doing: whether it records gradients, who observes it, its default device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .op import Op
+
+# An observer is called instead of the operation and must call `run()` itself, once:
+# it may time it, look at the result, or write it down.
+Observer = Callable[["Op", tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
+
+
+class _State(threading.local):
+    """Thread-local modes. Class attributes are the values of a new thread."""
+
+    grad_enabled: bool = True
+    inference: bool = False
+    observers: tuple[Observer, ...] = ()
+    device: Any = None
+    # Random keys: a list to which draws are appended, or an iterator that supplies them.
+    key_log: list[Any] | None = None
+    key_replay: Iterator[Any] | None = None
+
+
+state = _State()
+
+
+class _Watch:
+    """How many observers there are in all threads: one cheap test on the common path."""
+
+    count = 0
+    lock = threading.Lock()
+
+
+watch = _Watch()
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Let `observer` see every operation that this thread runs."""
+    with watch.lock:
+        watch.count += 1
+    before = state.observers
+    state.observers = (*before, observer)
+    try:
+        yield
+    finally:
+        state.observers = before
+        with watch.lock:
+            watch.count -= 1
+
+
+@contextmanager
+def _grad_mode(enabled: bool, inference: bool) -> Iterator[None]:
+    before = state.grad_enabled, state.inference
+    state.inference = state.inference or inference
+    state.grad_enabled = enabled and not state.inference
+    try:
+        yield
+    finally:
+        state.grad_enabled, state.inference = before
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Record no gradients inside; also usable as a decorator: `@bt.no_grad()`."""
+    return _grad_mode(enabled=False, inference=False)
+
+
+def enable_grad() -> AbstractContextManager[None]:
+    """Record gradients inside, also within `no_grad` (but not within `inference_mode`)."""
+    return _grad_mode(enabled=True, inference=False)
+
+
+def inference_mode() -> AbstractContextManager[None]:
+    """Record no gradients inside, and let nothing inside turn them on again."""
+    return _grad_mode(enabled=False, inference=True)
+
+
+def set_grad_enabled(enabled: bool) -> AbstractContextManager[None]:
+    """Record gradients inside or not, as `enabled` says."""
+    return _grad_mode(enabled=enabled, inference=False)
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread records gradients now."""
+    return state.grad_enabled
