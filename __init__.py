@@ -20,10 +20,13 @@ __version__ = "0.1.0"
 # (a lazy __getattr__ erases types); tests/test_imports.py compares the two.
 _MODULES = {
     "data": "core.data",
+    "errors": "core.errors",
     "generative": "generative",
+    "graph": "core.graph",
     "hub": "hub",
     "nn": "core.nn",
     "optim": "core.optim",
+    "random": "core.random",
     "rl": "rl",
     "testing": "core.testing",
     "text": "text",
@@ -35,7 +38,16 @@ _MODULES = {
 _NAMES = {
     name: module
     for module, names in {
-        "core.tensor": "Tensor asarray tensor",
+        "core.anomaly": "detect_anomaly",
+        "core.autograd": "backward grad jvp vjp",
+        "core.checkpoint": "checkpoint",
+        "core.creation": "asarray empty empty_like full full_like ones ones_like tensor zeros zeros_like",
+        "core.devices": "Device cuda_is_available device",
+        "core.op": "op",
+        "core.ops.update": "assign",
+        "core.random": "Generator manual_seed",
+        "core.state": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
+        "core.tensor": "Tensor",
     }.items()
     for name in names.split()
 }
@@ -47,14 +59,43 @@ if TYPE_CHECKING:
     from . import text as text
     from . import vision as vision
     from .core import data as data
+    from .core import errors as errors
+    from .core import graph as graph
     from .core import nn as nn
     from .core import optim as optim
+    from .core import random as random
     from .core import testing as testing
     from .core import training as training
     from .core import weights as weights
+    from .core.anomaly import detect_anomaly as detect_anomaly
+    from .core.autograd import backward as backward
+    from .core.autograd import grad as grad
+    from .core.autograd import jvp as jvp
+    from .core.autograd import vjp as vjp
+    from .core.checkpoint import checkpoint as checkpoint
+    from .core.creation import asarray as asarray
+    from .core.creation import empty as empty
+    from .core.creation import empty_like as empty_like
+    from .core.creation import full as full
+    from .core.creation import full_like as full_like
+    from .core.creation import ones as ones
+    from .core.creation import ones_like as ones_like
+    from .core.creation import tensor as tensor
+    from .core.creation import zeros as zeros
+    from .core.creation import zeros_like as zeros_like
+    from .core.devices import Device as Device
+    from .core.devices import cuda_is_available as cuda_is_available
+    from .core.devices import device as device
+    from .core.op import op as op
+    from .core.ops.update import assign as assign
+    from .core.random import Generator as Generator
+    from .core.random import manual_seed as manual_seed
+    from .core.state import enable_grad as enable_grad
+    from .core.state import inference_mode as inference_mode
+    from .core.state import is_grad_enabled as is_grad_enabled
+    from .core.state import no_grad as no_grad
+    from .core.state import set_grad_enabled as set_grad_enabled
     from .core.tensor import Tensor as Tensor
-    from .core.tensor import asarray as asarray
-    from .core.tensor import tensor as tensor
 
 
 def __getattr__(name: str) -> Any:
@@ -63,7 +104,9 @@ def __getattr__(name: str) -> Any:
     elif name in _NAMES:
         value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .core.spelling import torch_spelling
+
+        raise torch_spelling(name, "bestiary")
     globals()[name] = value  # the next use does not come here
     return value
 

@@ -45,7 +45,7 @@ def backward(
     """
     edges, seeds = _roots(outputs, gradients)
     retain = create_graph if retain_graph is None else retain_graph
-    _walk(edges, seeds, targets=None, retain=retain, create_graph=create_graph)
+    walk(edges, seeds, targets=None, retain=retain, create_graph=create_graph)
 
 
 def grad(
@@ -78,7 +78,7 @@ def grad(
         targets.append((x._node, x._slot))
     edges, seeds = _roots(outputs, grad_outputs)
     retain = create_graph if retain_graph is None else retain_graph
-    found = _walk(edges, seeds, targets=targets, retain=retain, create_graph=create_graph)
+    found = walk(edges, seeds, targets=targets, retain=retain, create_graph=create_graph)
     results: list[Tensor | None] = []
     for position, (edge, x) in enumerate(zip(targets, wanted, strict=True)):
         g = found.get(edge)
@@ -183,7 +183,7 @@ def _roots(outputs: Any, gradients: Any) -> tuple[list[Edge], list[Any]]:
     return edges, seeds
 
 
-def _walk(
+def walk(
     edges: list[Edge],
     seeds: list[Tensor],
     *,
@@ -191,6 +191,10 @@ def _walk(
     retain: bool,
     create_graph: bool,
 ) -> dict[Edge, Tensor]:
+    """Carry `seeds`, the gradients at `edges`, down the graph.
+
+    Returns the gradients at `targets`; without targets they are added to the leaves' `.grad`.
+    """
     observed = bool(watch.count and state.observers)
     on_tensors = create_graph or observed
     order, useful = _reachable(edges, targets)
@@ -206,7 +210,7 @@ def _walk(
             received = [pending.pop((node, slot), None) for slot in slots]
             if all(g is None for g in received):
                 continue
-            if wanted is not None or type(node) is Leaf or node.hooks or node.retained is not None:
+            if wanted is not None or isinstance(node, Leaf) or node.hooks or node.retained:
                 for slot in slots:
                     g = received[slot]
                     if g is None:
@@ -290,7 +294,12 @@ def _step(
                 f"{op.name} has no gradient.\nIf none is wanted, detach its input: x.detach()",
                 op=op.name,
             )
-        results = rule(*_rule_arguments(node, g, needs, on_tensors))
+        try:
+            results = rule(*_rule_arguments(node, g, needs, on_tensors))
+        except Exception as error:
+            where = user_line(node.code, node.lasti)
+            error.add_note(f"in the backward pass of {op.name}, called at {where}")
+            raise
         if not isinstance(results, tuple):
             results = (results,)
     if len(results) != len(parents):
@@ -357,11 +366,10 @@ def _deliver(
 ) -> Any:
     """Call hooks, and store the gradient where somebody asked for it."""
     dtype = node.meta[slot][1]
-    hooks = node.hooks
     if isinstance(node, Leaf):
-        own_hooks = hooks
+        own_hooks = node.hooks
     else:
-        own_hooks = hooks.get(slot) if hooks else None  # type: ignore[call-overload]
+        own_hooks = node.hooks.get(slot) if node.hooks else None
     if own_hooks:
         tensor = _rounded(g, dtype)
         for hook in list(own_hooks.values()):
@@ -460,7 +468,7 @@ def _tensor_of(node: Node, position: int, a: Any) -> Any:
 
 def _output(node: Node, out: Any) -> Any:
     if type(out) is tuple:
-        tensors = []
+        tensors: list[Tensor | None] = []
         for slot, a in enumerate(out):
             if a is None:
                 tensors.append(None)

@@ -6,6 +6,7 @@ asked for, never before.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Backend:
 
     type: str
     xp: Any
-    array_type: type
+    array_type: builtins.type[Any]
 
 
 NUMPY = Backend("cpu", np, np.ndarray)

@@ -112,7 +112,7 @@ def promote(first: DType, second: DType) -> DType:
         return first
     a, b = kind_of(first), kind_of(second)
     if a == b or {a, b} == {"float", "complex"}:
-        result = np.promote_types(first, second)
+        result: DType = np.promote_types(first, second)
         if {a, b} == {"int"} and result.kind == "f":
             raise DtypeError(
                 f"{first} and {second} have no common integer dtype.\n"

@@ -102,7 +102,7 @@ class Node:
     meta: Meta  # shape and dtype of each output
     order: int  # creation order: parents come before children
     hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None
-    retained: dict[int, Tensor] | None
+    retained: dict[int, Tensor | None] | None
     code: Any  # where it was called, as a code object and an instruction offset
     lasti: int
 
@@ -124,6 +124,31 @@ def user_frame(depth: int = 1) -> Any:
             break
         frame = frame.f_back
     return frame
+
+
+def creation_number() -> int:
+    """A number that later nodes exceed: tells what was recorded after this call."""
+    return next(_order)
+
+
+def new_node(
+    operation: Op[..., Any], edges: list[tuple[Node | Leaf, int]], outs: tuple[Tensor, ...]
+) -> Node:
+    """A node that joins `outs` to `edges` with nothing saved: for operations made by hand."""
+    node = Node()
+    node.op = operation
+    node.parents = tuple(parent for parent, _ in edges)
+    node.slots = tuple(slot for _, slot in edges)
+    node.saved = node.cells = node.versions = ()
+    node.constants = {}
+    node.shapes = node.hooks = node.retained = None
+    node.meta = tuple((x.array.shape, x.array.dtype) for x in outs)
+    node.order = next(_order)
+    frame = user_frame(2)
+    node.code, node.lasti = frame.f_code, frame.f_lasti
+    for slot, x in enumerate(outs):
+        x._node, x._slot = node, slot
+    return node
 
 
 _TESTS = (_PACKAGE + "tests" + os.sep, _PACKAGE + "docs" + os.sep)
@@ -269,7 +294,7 @@ class Op(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         operands: tuple[Any, ...] = args
         if watch.count and state.observers:
-            return self._observed(operands, kwargs)  # type: ignore[return-value]
+            return self._observed(operands, kwargs)  # type: ignore[no-any-return]
         return self._run(operands, kwargs)  # type: ignore[no-any-return]
 
     def _observed(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:
@@ -331,10 +356,10 @@ class Op(Generic[P, R]):
             node.meta = tuple(((), _F32) if r is None else (r.shape, r.dtype) for r in results)
             if self._save_out:
                 self._keep_output(node, outs, results)
-            for slot, out in enumerate(outs):
-                if out is not None and out.array.dtype.kind in "fcV":
-                    out._node = node
-                    out._slot = slot
+            for slot, each in enumerate(outs):
+                if each is not None and each.array.dtype.kind in "fcV":
+                    each._node = node
+                    each._slot = slot
         return outs
 
     def _run_bare(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:
@@ -568,7 +593,8 @@ def _promote(arrays: list[Any], which: bool | tuple[int, ...], to_float: bool) -
         target = dtypes.promote_all(found)
     for _, a in chosen:
         if type(a) in _SCALARS:
-            target = dtypes.with_scalar(target, type(a))
+            scalar: Any = type(a)
+            target = dtypes.with_scalar(target, scalar)
     if to_float and target not in dtypes.INEXACT:
         target = dtypes.default_float
     for i, a in chosen:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # An observer is called instead of the operation and must call `run()` itself, once:
 # it may time it, look at the result, or write it down.
-Observer = Callable[["Op", tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
+Observer = Callable[["Op[..., Any]", tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
 
 
 class _State(threading.local):

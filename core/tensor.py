@@ -98,7 +98,7 @@ class Tensor:
         return device_of(self.array)
 
     @property
-    def T(self) -> Tensor:  # noqa: N802  (the standard's name)
+    def T(self) -> Tensor:
         """A matrix, transposed."""
         if self.ndim != 2:
             raise ShapeError(
@@ -108,7 +108,7 @@ class Tensor:
         return permute_dims(self, (1, 0))
 
     @property
-    def mT(self) -> Tensor:  # noqa: N802  (the standard's name)
+    def mT(self) -> Tensor:
         """The last two axes exchanged."""
         return matrix_transpose(self)
 

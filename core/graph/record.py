@@ -1,0 +1,131 @@
+"""Recording: the primitives that a function runs, in order, as a graph of values.
+
+Everything that goes through the choke point is seen: the forward pass, the backward pass (whose
+rules then run on tensors), optimizer updates and draws of random numbers. A value is an array;
+arrays that no recorded call made (parameters, buffers, learning rates) are external and stay
+bound by reference, so that what a call writes in place is seen by the next replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..devices import backend_of
+from ..op import Op
+from ..state import observing
+from ..tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The number of a value in a graph."""
+
+    index: int
+
+    def __repr__(self) -> str:
+        return f"%{self.index}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call: operands are `Ref`s, numbers or None; results are values or None."""
+
+    op: Op[..., Any]
+    operands: tuple[Any, ...]
+    constants: dict[str, Any]
+    results: tuple[Ref | None, ...]
+
+    def __repr__(self) -> str:
+        left = ", ".join(str(r) for r in self.results) or "()"
+        items = [str(x) for x in self.operands]
+        items += [f"{name}={value}" for name, value in self.constants.items()]
+        return f"{left} = {self.op.name}({', '.join(items)})"
+
+
+@dataclass
+class Graph:
+    """A recorded computation.
+
+    Attributes:
+        inputs: values that each replay is given.
+        outputs: values that it returns.
+        calls: the primitives, in the order in which they ran.
+        external: arrays that were there before, by value number; replays read and write them.
+    """
+
+    inputs: list[Ref] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    external: dict[int, Any] = field(default_factory=dict)
+    size: int = 0
+
+    def __repr__(self) -> str:
+        head = f"graph({', '.join(map(str, self.inputs))}) -> {', '.join(map(str, self.outputs))}"
+        return "\n".join([head, *(f"  {call}" for call in self.calls)])
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.graph = Graph()
+        # Arrays are known by identity, so they are kept alive while recording.
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Any] = []
+
+    def number(self, array: Any) -> int | None:
+        return self._numbers.get(id(array))
+
+    def add(self, array: Any) -> Ref:
+        known = self.number(array)
+        if known is not None:
+            return Ref(known)
+        index = self.graph.size
+        self.graph.size += 1
+        self._numbers[id(array)] = index
+        self._alive.append(array)
+        return Ref(index)
+
+    def operand(self, x: Any) -> Any:
+        array = x.array if isinstance(x, Tensor) else x
+        if backend_of(array) is None:
+            return x
+        known = self.number(array)
+        if known is None:
+            ref = self.add(array)
+            self.graph.external[ref.index] = array
+            return ref
+        return Ref(known)
+
+    def __call__(
+        self,
+        op: Op[..., Any],
+        operands: tuple[Any, ...],
+        constants: dict[str, Any],
+        run: Callable[[], Any],
+    ) -> Any:
+        refs = tuple(self.operand(x) for x in operands)
+        out = run()
+        outs = out if isinstance(out, tuple) else (out,)
+        results = tuple(self.add(x.array) if isinstance(x, Tensor) else None for x in outs)
+        self.graph.calls.append(Call(op, refs, dict(constants), results))
+        return out
+
+
+def record(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, Any]:
+    """Run `function(*inputs)` and write down every primitive it runs.
+
+    Args:
+        function: takes tensors, returns a tensor or a tuple of tensors.
+
+    Returns:
+        The graph, and what the function returned.
+    """
+    recorder = _Recorder()
+    graph = recorder.graph
+    graph.inputs = [recorder.add(x.array) for x in inputs]
+    with observing(recorder):
+        out = function(*inputs)
+    outs = out if isinstance(out, tuple) else (out,)
+    graph.outputs = [recorder.operand(x) for x in outs]
+    return graph, out
