@@ -1,1 +1,88 @@
-"""Optional kernels in C; everything works without them, slower."""
+"""Optional kernels in C; everything works without them, slower.
+
+`available()` says whether they are there. The functions take and return NumPy arrays and know
+nothing of tensors: operations register them as their CPU kernels (core/ops).
+
+Environment: `BESTIARY_NUM_THREADS` sets the threads of the kernels' own pool (else the
+processors that the process may run on). `BESTIARY_NATIVE` is `0` to do without the kernels, or
+`avx512`, `avx2` or `generic` to choose an instruction set. `python -m bestiary.core.native`
+prints what is in use.
+"""
+
+from .conv import (
+    PackedWeight,
+    col2im,
+    conv2d,
+    depthwise_conv2d,
+    depthwise_conv2d_input_grad,
+    depthwise_conv2d_weight_grad,
+    im2col,
+    pack_weight,
+)
+from .elementwise import (
+    adam_step,
+    erf,
+    gelu,
+    gelu_backward,
+    gelu_tanh,
+    gelu_tanh_backward,
+    narrow,
+    philox,
+    sgd_step,
+    silu,
+    silu_backward,
+    widen,
+)
+from .rows import (
+    NO_CLAMP,
+    RELU,
+    batch_norm_apply,
+    batch_norm_backward,
+    batch_norm_stats,
+    channel_sum,
+    channel_sums,
+    layer_norm,
+    layer_norm_backward,
+    softmax,
+    softmax_backward,
+)
+from .runtime import available, get_num_threads, info, set_isa, set_num_threads
+
+__all__ = [
+    "NO_CLAMP",
+    "RELU",
+    "PackedWeight",
+    "adam_step",
+    "available",
+    "batch_norm_apply",
+    "batch_norm_backward",
+    "batch_norm_stats",
+    "channel_sum",
+    "channel_sums",
+    "col2im",
+    "conv2d",
+    "depthwise_conv2d",
+    "depthwise_conv2d_input_grad",
+    "depthwise_conv2d_weight_grad",
+    "erf",
+    "gelu",
+    "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "get_num_threads",
+    "im2col",
+    "info",
+    "layer_norm",
+    "layer_norm_backward",
+    "narrow",
+    "pack_weight",
+    "philox",
+    "set_isa",
+    "set_num_threads",
+    "sgd_step",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "widen",
+]

@@ -1,0 +1,206 @@
+/* Elementwise kernels: plain loops that the compiler vectorises. The polynomials are our own
+ * least-maximum-error fits. In place (output = input) is fine. */
+
+INLINE float FN(from_bits)(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+INLINE uint32_t FN(to_bits)(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+/* exp: 2^n (1 + r + r^2 p(r)), |r| <= ln 2 / 2. Relative error 1e-7; below -86.6 it is 0. */
+INLINE float FN(exp)(float x) {
+    float t = x > 88.7228f ? 88.7228f : x;
+    t = t < -86.6f ? -86.6f : t;
+    float magic = t * 1.44269504f + 12582912.0f; /* 1.5 * 2^23 rounds to a whole number */
+    float n = magic - 12582912.0f;
+    float r = t - n * 0.693145752f;
+    r -= n * 1.42860677e-6f;
+    float p = 0.0013950488f;
+    p = p * r + 0.008368888f;
+    p = p * r + 0.041666206f;
+    p = p * r + 0.16666518f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    /* Twice half the scale, since n may be 128. */
+    float y = p * FN(from_bits)((FN(to_bits)(magic) + 126u) << 23) * 2.0f;
+    y = x > 88.7228f ? INFINITY : y;
+    return x < -86.6f ? 0.0f : y;
+}
+
+INLINE float FN(sigmoid)(float x) { return 1.0f / (1.0f + FN(exp)(-x)); }
+
+/* erf(x) / x for |x| < 0.9, given x^2. */
+INLINE float FN(erf_near)(float s) {
+    float p = -0.00058681285f;
+    p = p * s + 0.0049687475f;
+    p = p * s - 0.026749747f;
+    p = p * s + 0.11281346f;
+    p = p * s - 0.37612447f;
+    return p * s + 1.1283791f;
+}
+
+/* erfc(t) for t >= 0.9, with small relative error far into the tail. */
+INLINE float FN(erfc_far)(float t) {
+    t = t > 9.6f ? 9.6f : t;
+    float q = 2.5378426e-08f;
+    q = q * t - 1.3414652e-06f;
+    q = q * t + 3.120521e-05f;
+    q = q * t - 0.00042279408f;
+    q = q * t + 0.0037341458f;
+    q = q * t - 0.022928834f;
+    q = q * t + 0.102996364f;
+    q = q * t + 0.64017034f;
+    q = q * t + 1.1250128f;
+    q = q * t + 0.0010129452f;
+    return FN(exp)(-q);
+}
+
+INLINE float FN(erf_value)(float x) {
+    float t = fabsf(x), far = copysignf(1.0f - FN(erfc_far)(t), x);
+    return t < 0.9f ? x * FN(erf_near)(x * x) : far;
+}
+
+/* Distribution function of the standard normal. */
+INLINE float FN(normal_cdf)(float x) {
+    float z = x * 0.707106781f, t = fabsf(z), tail = 0.5f * FN(erfc_far)(t);
+    float far = x < 0.0f ? tail : 1.0f - tail;
+    return t < 0.9f ? 0.5f + 0.5f * z * FN(erf_near)(z * z) : far;
+}
+
+INLINE float FN(gelu_slope)(float x) {
+    return FN(normal_cdf)(x) + x * 0.398942280f * FN(exp)(-0.5f * x * x);
+}
+
+/* GELU with tanh is x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3). */
+INLINE float FN(tanh_inner)(float x) { return x * (1.59576912f + 0.0713548162726f * x * x); }
+
+/* Slope of x sigmoid(u(x)). */
+INLINE float FN(gated_slope)(float x, float u, float slope) {
+    float s = FN(sigmoid)(u);
+    return s + x * slope * s * (1.0f - s);
+}
+
+#define MAP1(name, expression) \
+    KERNEL(name) { \
+        const float *xs = a->p[0]; \
+        float *out = a->p[1]; \
+        SIMD for (int64_t i = begin; i < end; i++) { \
+            float x = xs[i]; \
+            out[i] = expression; \
+        } \
+    }
+#define MAP2(name, expression) \
+    KERNEL(name) { \
+        const float *gs = a->p[0], *xs = a->p[1]; \
+        float *out = a->p[2]; \
+        SIMD for (int64_t i = begin; i < end; i++) { \
+            float x = xs[i]; \
+            out[i] = gs[i] * (expression); \
+        } \
+    }
+
+MAP1(erf, FN(erf_value)(x))
+MAP1(gelu, x * FN(normal_cdf)(x))
+MAP1(gelu_tanh, x * FN(sigmoid)(FN(tanh_inner)(x)))
+MAP1(silu, x * FN(sigmoid)(x))
+MAP2(gelu_backward, FN(gelu_slope)(x))
+MAP2(gelu_tanh_backward,
+     FN(gated_slope)(x, FN(tanh_inner)(x), 1.59576912f + 0.214064448818f * x * x))
+MAP2(silu_backward, FN(gated_slope)(x, x, 1.0f))
+#undef MAP1
+#undef MAP2
+
+KERNEL(bfloat16_to_float32) {
+    const uint16_t *x = a->p[0];
+    float *y = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) y[i] = FN(from_bits)((uint32_t)x[i] << 16);
+}
+
+KERNEL(float32_to_bfloat16) { /* to nearest even; NaN stays NaN */
+    const float *x = a->p[0];
+    uint16_t *y = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) {
+        uint32_t b = FN(to_bits)(x[i]), rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+        y[i] = (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? (b >> 16) | 0x40u : rounded);
+    }
+}
+
+KERNEL(float16_to_float32) { /* the product moves the exponent and normalises subnormals */
+    const uint16_t *x = a->p[0];
+    float *y = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) {
+        uint32_t h = x[i], magnitude = (h & 0x7fffu) << 13;
+        uint32_t b = FN(to_bits)(FN(from_bits)(magnitude) * 0x1p112f);
+        b = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : b; /* infinity and NaN */
+        y[i] = FN(from_bits)(b | (h & 0x8000u) << 16);
+    }
+}
+
+KERNEL(float32_to_float16) { /* to nearest even */
+    const float *x = a->p[0];
+    uint16_t *y = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) {
+        uint32_t b = FN(to_bits)(x[i]), m = b & 0x7fffffffu;
+        uint32_t normal = (m - 0x38000000u + 0xfffu + ((m >> 13) & 1u)) >> 13;
+        uint32_t tiny = FN(to_bits)(FN(from_bits)(m) + 0.5f) - 0x3f000000u; /* FPU rounds */
+        uint32_t h = m < 0x38800000u ? tiny : normal;
+        h = m >= 0x477ff000u ? 0x7c00u : h;
+        h = m > 0x7f800000u ? 0x7e00u | ((m >> 13) & 0x3ffu) : h;
+        y[i] = (uint16_t)(h | (b >> 16 & 0x8000u));
+    }
+}
+
+/* floats: step size, 1 - beta1, beta1, 1 - beta2, beta2, eps, decay of the weights, of the
+   gradient (weight * this), 1 / sqrt(bias correction 2) */
+KERNEL(adam) {
+    float *p = a->p[0], *m = a->p[2], *v = a->p[3];
+    const float *g = a->p[1], *f = a->f;
+    SIMD for (int64_t i = begin; i < end; i++) {
+        float gi = g[i] + f[7] * p[i];
+        m[i] = f[2] * m[i] + f[1] * gi;
+        v[i] = f[4] * v[i] + f[3] * gi * gi;
+        p[i] = p[i] * f[6] - f[0] * m[i] / (sqrtf(v[i]) * f[8] + f[5]);
+    }
+}
+
+/* floats: learning rate, momentum, 1 - dampening, decay, weight of the gradient and of the
+   momentum in the step (1 and momentum with Nesterov, else 0 and 1) */
+KERNEL(sgd) {
+    float *p = a->p[0], *m = a->p[2];
+    const float *g = a->p[1], *f = a->f;
+    if (!m) {
+        SIMD for (int64_t i = begin; i < end; i++) p[i] -= f[0] * (g[i] + f[3] * p[i]);
+        return;
+    }
+    SIMD for (int64_t i = begin; i < end; i++) {
+        float gi = g[i] + f[3] * p[i];
+        m[i] = f[1] * m[i] + f[2] * gi;
+        p[i] -= f[0] * (f[4] * gi + f[5] * m[i]);
+    }
+}
+
+/* Philox 4x32-10 (Salmon et al. 2011), as core/random.py defines it. ints: low and high word of
+   the seed, first block. Items are blocks of four words. */
+KERNEL(philox) {
+    uint32_t *out = a->p[0];
+    uint64_t first = (uint64_t)a->n[2];
+    SIMD for (int64_t i = begin; i < end; i++) {
+        uint32_t k0 = (uint32_t)a->n[0], k1 = (uint32_t)a->n[1];
+        uint64_t low = first + (uint64_t)i;
+        uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32);
+        uint32_t c2 = 0, c3 = 0;
+        for (int round = 0; round < 10; round++) {
+            uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
+            c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, c1 = (uint32_t)p1;
+            c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1, c3 = (uint32_t)p0;
+            k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+        }
+        out[4 * i] = c0, out[4 * i + 1] = c1, out[4 * i + 2] = c2, out[4 * i + 3] = c3;
+    }
+}

@@ -1,0 +1,226 @@
+"""Elementwise kernels: activations, half types, optimizer steps, random blocks.
+
+Activations take float32 arrays whose memory has no gaps, in any order of axes (channels-last
+too): the result has the same layout. Other arrays are copied first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DtypeError, ShapeError
+from .runtime import GRAIN, Float32, check, run
+
+_FLOAT32 = np.dtype(np.float32)
+_UINT16 = np.dtype(np.uint16)
+
+
+def erf(x: Float32, out: Float32 | None = None) -> Float32:
+    """Error function, elementwise; absolute error below 1.2e-7. `out` may be `x`."""
+    return _map("erf", x, None, out)
+
+
+def gelu(x: Float32, out: Float32 | None = None) -> Float32:
+    """Exact GELU, x times the normal distribution function, accurate in the tail too."""
+    return _map("gelu", x, None, out)
+
+
+def gelu_backward(g: Float32, x: Float32, out: Float32 | None = None) -> Float32:
+    """g times the slope of the exact GELU at x."""
+    return _map("gelu_backward", x, g, out)
+
+
+def gelu_tanh(x: Float32, out: Float32 | None = None) -> Float32:
+    """GELU in its tanh approximation (GPT-2's)."""
+    return _map("gelu_tanh", x, None, out)
+
+
+def gelu_tanh_backward(g: Float32, x: Float32, out: Float32 | None = None) -> Float32:
+    """g times the slope of the tanh GELU at x."""
+    return _map("gelu_tanh_backward", x, g, out)
+
+
+def silu(x: Float32, out: Float32 | None = None) -> Float32:
+    """SiLU (swish), x sigmoid(x)."""
+    return _map("silu", x, None, out)
+
+
+def silu_backward(g: Float32, x: Float32, out: Float32 | None = None) -> Float32:
+    """g times the slope of SiLU at x."""
+    return _map("silu_backward", x, g, out)
+
+
+def widen(x: NDArray[Any]) -> Float32:
+    """bfloat16 or float16 to float32, exactly.
+
+    Shape: any; the result has the memory layout of `x` where that has no gaps.
+    """
+    kernel = _half(x.dtype) + "_to_float32"
+    flat, axes = _flat(x)
+    out = np.empty(flat.size, np.float32)
+    run(kernel, (flat.view(np.uint16), out), (), (), flat.size, GRAIN)
+    return _unflat(out, x.shape, axes)
+
+
+def narrow(x: Float32, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """float32 to bfloat16 or float16, to the nearest, ties to even; overflow gives infinity."""
+    _check_float32("narrow", "x", x)
+    kernel = "float32_to_" + _half(dtype)
+    flat, axes = _flat(x)
+    out = np.empty(flat.size, np.uint16)
+    run(kernel, (flat, out), (), (), flat.size, GRAIN)
+    return _unflat(out.view(dtype), x.shape, axes)
+
+
+def adam_step(
+    param: Float32,
+    grad: Float32,
+    exp_avg: Float32,
+    exp_avg_sq: Float32,
+    *,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> None:
+    """One step of Adam, or AdamW where `decoupled`; `step` counts from 1.
+
+    Writes `param`, `exp_avg` and `exp_avg_sq` in place, in one pass over memory.
+
+    Shape: all the same, C-contiguous. Source: Kingma and Ba 2015; Loshchilov and Hutter 2019.
+    """
+    check("adam_step", "param", param)
+    for name, array in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+        check("adam_step", name, array, param.shape)
+    floats = (
+        lr / (1.0 - beta1**step),
+        1.0 - beta1,
+        beta1,
+        1.0 - beta2,
+        beta2,
+        eps,
+        1.0 - lr * weight_decay if decoupled else 1.0,
+        0.0 if decoupled else weight_decay,
+        (1.0 - beta2**step) ** -0.5,
+    )
+    run("adam", (param, grad, exp_avg, exp_avg_sq), (), floats, param.size, GRAIN)
+
+
+def sgd_step(
+    param: Float32,
+    grad: Float32,
+    momentum_buffer: Float32 | None = None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    first: bool = False,
+) -> None:
+    """One step of SGD as torch defines it, in one pass.
+
+    Writes `param` and `momentum_buffer` (zeros before the first step; None: no momentum).
+    `first` says that this is the first step: the buffer becomes the gradient, undampened.
+
+    Shape: all the same, C-contiguous.
+    """
+    check("sgd_step", "param", param)
+    check("sgd_step", "grad", grad, param.shape)
+    if momentum_buffer is not None:
+        check("sgd_step", "momentum_buffer", momentum_buffer, param.shape)
+    floats = (
+        lr,
+        0.0 if first else momentum,
+        1.0 if first else 1.0 - dampening,
+        weight_decay,
+        1.0 if nesterov else 0.0,
+        momentum if nesterov else 1.0,
+    )
+    run("sgd", (param, grad, momentum_buffer), (), floats, param.size, GRAIN)
+
+
+def philox(seed: int, first: int, count: int) -> NDArray[np.uint32]:
+    """Blocks `first` to `first + count` of the Philox 4x32-10 stream of a 64-bit seed.
+
+    Shape: (4 * count,) words, equal to `core.random.philox`.
+    """
+    out = np.empty(4 * count, np.uint32)
+    words = (seed & 0xFFFFFFFF, seed >> 32, first)
+    run("philox", (out,), words, (), count, GRAIN // 4)
+    return out
+
+
+def _map(kernel: str, x: Float32, g: Float32 | None, out: Float32 | None) -> Float32:
+    """out = kernel(x), or kernel(g, x): all of one shape, in the memory order of x."""
+    _check_float32(kernel, "x", x)
+    flat, axes = _flat(x)
+    if out is None:
+        flat_out = np.empty(flat.size, np.float32)
+        out = _unflat(flat_out, x.shape, axes)
+    else:
+        _check_float32(kernel, "out", out)
+        view = out if axes is None else out.transpose(axes)
+        if out.shape != x.shape or not view.flags.c_contiguous:
+            raise ValueError(
+                f"native.{kernel}: out must have the shape and memory order of x; x has "
+                f"{x.shape} with strides {x.strides}, out {out.shape} with {out.strides}"
+            )
+        flat_out = view.reshape(-1)
+    if g is None:
+        run(kernel, (flat, flat_out), (), (), flat.size, GRAIN)
+        return out
+    _check_float32(kernel, "g", g)
+    if g.shape != x.shape:
+        raise ShapeError(
+            f"native.{kernel}: g and x must have one shape, got {g.shape} and {x.shape}",
+            expected=x.shape,
+            got=g.shape,
+        )
+    flat_g = np.ascontiguousarray(g if axes is None else g.transpose(axes)).reshape(-1)
+    run(kernel, (flat_g, flat, flat_out), (), (), flat.size, GRAIN)
+    return out
+
+
+def _flat(x: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...] | None]:
+    """Elements in memory order, and the axes from outermost to innermost (None: C order)."""
+    if not x.flags.c_contiguous:
+        axes = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+        view = x.transpose(axes)
+        if view.flags.c_contiguous:
+            return view.reshape(-1), axes
+        x = np.ascontiguousarray(x)
+    return x.reshape(-1), None
+
+
+def _unflat(
+    flat: NDArray[Any], shape: tuple[int, ...], axes: tuple[int, ...] | None
+) -> NDArray[Any]:
+    if axes is None:
+        return flat.reshape(shape)
+    back = sorted(range(len(axes)), key=lambda i: axes[i])
+    return flat.reshape([shape[axis] for axis in axes]).transpose(back)
+
+
+def _check_float32(where: str, name: str, x: Any) -> None:
+    if not isinstance(x, np.ndarray) or x.dtype != _FLOAT32:
+        got = getattr(x, "dtype", type(x).__name__)
+        raise DtypeError(
+            f"native.{where}: {name} must be a NumPy array of float32, got {got}",
+            expected=_FLOAT32,
+            got=got,
+        )
+
+
+def _half(dtype: np.dtype[Any]) -> str:
+    if dtype.name not in ("bfloat16", "float16"):
+        raise DtypeError(
+            f"native.widen and narrow know bfloat16 and float16, got {dtype.name}", got=dtype
+        )
+    return dtype.name

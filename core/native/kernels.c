@@ -1,0 +1,73 @@
+/* Compiles the kernels for each instruction set and lists what this processor can run. */
+#include <math.h>
+#include <string.h>
+#include "native.h"
+
+#define SIMD _Pragma("omp simd")
+#define SIMD_SUM(...) _Pragma_(omp simd reduction(+ : __VA_ARGS__))
+#define _Pragma_(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define WIDE __attribute__((min_vector_width(512)))
+#define WIDE_FLAG
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define WIDE
+#define WIDE_FLAG ",prefer-vector-width=512"
+#endif
+
+#if defined(__x86_64__)
+#define ISA avx512
+#define LANES 16
+#define REGISTERS 32
+#define TARGET WIDE __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" WIDE_FLAG)))
+#include "body.h"
+#undef ISA
+#undef LANES
+#undef REGISTERS
+#undef TARGET
+
+#define ISA avx2
+#define LANES 8
+#define REGISTERS 16
+#define TARGET __attribute__((target("avx2,fma")))
+#include "body.h"
+#undef ISA
+#undef LANES
+#undef REGISTERS
+#undef TARGET
+
+static int avx512_usable(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static int avx2_usable(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#endif
+
+#define ISA generic
+#define LANES 4
+#if defined(__aarch64__)
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif
+#define TARGET
+#include "body.h"
+
+static int always(void) { return 1; }
+
+const Isa ISAS[] = {
+#if defined(__x86_64__)
+    {"avx512", 16, 32, avx512_usable, ENTRIES_avx512},
+    {"avx2", 8, 16, avx2_usable, ENTRIES_avx2},
+#endif
+    {"generic", 4, 8, always, ENTRIES_generic},
+    {0, 0, 0, 0, 0},
+};

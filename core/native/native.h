@@ -1,0 +1,64 @@
+/* What the files of the extension share: a kernel's arguments, the thread pool, the tables. */
+#ifndef BESTIARY_NATIVE_H
+#define BESTIARY_NATIVE_H
+
+#include <stdint.h>
+
+/* One struct serves every kernel: buffers in the order of the table below, whole numbers and
+   floats in the order that the kernel's own comment or struct gives. */
+typedef struct {
+    void *p[8];
+    int64_t n[20];
+    float f[10];
+    int64_t grain; /* items in a block; a reduction writes partial number begin / grain */
+} Args;
+
+/* A kernel computes the items [begin, end). Blocks start at multiples of `grain`, whatever the
+   number of threads, so results never depend on it. */
+typedef void (*Kernel)(const Args *args, int64_t begin, int64_t end);
+
+void pool_run(Kernel kernel, const Args *args, int64_t total);
+void pool_init(int threads);
+void pool_set_threads(int threads);
+int pool_get_threads(void);
+int pool_started(void); /* threads running now: none before the first parallel call */
+
+/* Geometry of a convolution on channels-last memory; Args.n of im2col, col2im, depthwise and
+   conv begins with it. x is (n, h, w, c), the output (n, oh, ow, o). */
+typedef struct {
+    int64_t n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups;
+} Conv;
+
+enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
+
+/* name, buffers: f float32, d float64, h 16-bit, u uint32; capital = written, ? = may be None */
+#define KERNELS(X) \
+    X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
+    X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
+    X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \
+    X(float16_to_float32, "hF") X(float32_to_float16, "fH") \
+    X(adam, "FfFF") X(sgd, "Ff?F") X(philox, "U") \
+    X(softmax, "fF") X(softmax_backward, "ffF") \
+    X(layer_norm, "fffFFF") X(layer_norm_backward, "fffffF") X(layer_norm_sums, "ffffD") \
+    X(channel_stats, "fD") X(channel_sums, "fffD") X(channel_affine, "ffffF") \
+    X(batch_norm_backward, "fffffFF") \
+    X(im2col, "fF") X(col2im, "fF") \
+    X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
+    X(conv_pack, "fF") X(conv, "ff?f?fF")
+
+typedef struct {
+    const char *name, *buffers;
+    Kernel kernel;
+} Entry;
+
+typedef struct {
+    const char *name;
+    int lanes;   /* floats in a vector */
+    int panel;   /* output channels in a packed panel of `conv` */
+    int (*usable)(void);
+    const Entry *entries; /* ends with a NULL name */
+} Isa;
+
+extern const Isa ISAS[]; /* best first; ends with a NULL name */
+
+#endif

@@ -1,0 +1,187 @@
+/* Softmax and normalisations over a matrix of rows (M, C): along each row, or for each column
+ * (the channels of channels-last memory). */
+
+/* ints: row length. */
+KERNEL(softmax) {
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = (const float *)a->p[0] + r * d;
+        float *y = (float *)a->p[1] + r * d, top = -INFINITY, sum = 0.0f;
+        _Pragma("omp simd reduction(max : top)")
+        for (int64_t i = 0; i < d; i++) top = x[i] > top ? x[i] : top;
+        SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) {
+            float e = FN(exp)(x[i] - top);
+            y[i] = e;
+            sum += e;
+        }
+        float scale = 1.0f / sum;
+        SIMD for (int64_t i = 0; i < d; i++) y[i] *= scale;
+    }
+}
+
+/* g, y -> y (g - sum(g y)) */
+KERNEL(softmax_backward) {
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *g = (const float *)a->p[0] + r * d, *y = (const float *)a->p[1] + r * d;
+        float *dx = (float *)a->p[2] + r * d, sum = 0.0f;
+        SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) sum += g[i] * y[i];
+        SIMD for (int64_t i = 0; i < d; i++) dx[i] = y[i] * (g[i] - sum);
+    }
+}
+
+/* x, weight, bias -> y, mean (M), rstd (M). ints: row length, whether to centre (0: RMS norm);
+   floats: epsilon. */
+KERNEL(layer_norm) {
+    const float *w = a->p[1], *b = a->p[2];
+    float *means = a->p[4], *rstds = a->p[5];
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = (const float *)a->p[0] + r * d;
+        float *y = (float *)a->p[3] + r * d, mean = 0.0f, var = 0.0f;
+        if (a->n[1]) {
+            SIMD_SUM(mean) for (int64_t i = 0; i < d; i++) mean += x[i];
+            mean /= (float)d;
+        }
+        SIMD_SUM(var) for (int64_t i = 0; i < d; i++) var += (x[i] - mean) * (x[i] - mean);
+        float rstd = 1.0f / sqrtf(var / (float)d + a->f[0]);
+        SIMD for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+        means[r] = mean;
+        rstds[r] = rstd;
+    }
+}
+
+/* g, x, weight, mean, rstd -> dx */
+KERNEL(layer_norm_backward) {
+    const float *w = a->p[2];
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *g = (const float *)a->p[0] + r * d, *x = (const float *)a->p[1] + r * d;
+        float mean = ((const float *)a->p[3])[r], rstd = ((const float *)a->p[4])[r];
+        float *dx = (float *)a->p[5] + r * d, sum = 0.0f, dot = 0.0f;
+        SIMD_SUM(sum, dot) for (int64_t i = 0; i < d; i++) {
+            sum += g[i] * w[i];
+            dot += g[i] * w[i] * (x[i] - mean);
+        }
+        sum = a->n[1] ? sum / (float)d : 0.0f;
+        dot *= rstd * rstd / (float)d;
+        SIMD for (int64_t i = 0; i < d; i++)
+            dx[i] = rstd * (g[i] * w[i] - sum - (x[i] - mean) * dot);
+    }
+}
+
+/* Sums over columns: float32 over short runs of rows, float64 over the runs of a block; the
+   caller adds the blocks. Tiles of columns keep the sums in registers. */
+enum { FN(TILE) = 64, FN(RUN) = 32 };
+
+#define COLUMN_TILES(call, c) \
+    for (int64_t from = 0; from < c; from += FN(TILE)) { \
+        if (from + FN(TILE) <= c) call(FN(TILE)); \
+        else call((int)(c - from)); \
+    }
+
+/* Two sums of a tile: g, and g (x - mean) rstd with a mean and rstd for each row, or for each
+   column (per_row = 0, rstd unused). */
+INLINE void FN(sums_tile)(const Args *a, int64_t begin, int64_t end, int64_t c, int64_t from,
+                          int width, int per_row, double *out) {
+    const float *mean = a->p[2], *rstd = a->p[3];
+    double first[FN(TILE)] = {0}, second[FN(TILE)] = {0};
+    for (int64_t r = begin; r < end;) {
+        float s[FN(TILE)] = {0}, t[FN(TILE)] = {0};
+        int64_t stop = r + FN(RUN) < end ? r + FN(RUN) : end;
+        for (; r < stop; r++) {
+            const float *g = (const float *)a->p[0] + r * c + from;
+            const float *x = (const float *)a->p[1] + r * c + from;
+            SIMD for (int i = 0; i < width; i++) {
+                s[i] += g[i];
+                t[i] += g[i] * (per_row ? (x[i] - mean[r]) * rstd[r] : x[i] - mean[from + i]);
+            }
+        }
+        SIMD for (int i = 0; i < width; i++) first[i] += s[i], second[i] += t[i];
+    }
+    memcpy(out + from, first, sizeof(double) * (size_t)width);
+    memcpy(out + c + from, second, sizeof(double) * (size_t)width);
+}
+
+/* g, x, mean (M), rstd (M) -> partial sums (blocks, 2, C) of g and of g xhat */
+KERNEL(layer_norm_sums) {
+    int64_t c = a->n[0];
+    double *out = (double *)a->p[4] + begin / a->grain * 2 * c;
+#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, 1, out)
+    COLUMN_TILES(CALL, c)
+#undef CALL
+}
+
+/* g, x, mean (C) -> partial sums (blocks, 2, C) of g and of g (x - mean) */
+KERNEL(channel_sums) {
+    int64_t c = a->n[0];
+    double *out = (double *)a->p[3] + begin / a->grain * 2 * c;
+#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, 0, out)
+    COLUMN_TILES(CALL, c)
+#undef CALL
+}
+
+/* Mean and sum of squared deviations of a tile: two passes over each run of rows, which stays
+   in cache, then the runs are merged (Chan et al. 1983). */
+INLINE void FN(stats_tile)(const float *x, int64_t begin, int64_t end, int64_t c, int64_t from,
+                           int width, double *out) {
+    double mean[FN(TILE)] = {0}, squares[FN(TILE)] = {0};
+    for (int64_t r = begin; r < end; r += FN(RUN)) {
+        float s[FN(TILE)] = {0}, q[FN(TILE)] = {0};
+        int64_t rows = r + FN(RUN) < end ? FN(RUN) : end - r, seen = r - begin;
+        double share = (double)rows / (double)(seen + rows);
+        for (int64_t k = 0; k < rows; k++)
+            SIMD for (int i = 0; i < width; i++) s[i] += x[(r + k) * c + from + i];
+        SIMD for (int i = 0; i < width; i++) s[i] /= (float)rows;
+        for (int64_t k = 0; k < rows; k++)
+            SIMD for (int i = 0; i < width; i++) {
+                float deviation = x[(r + k) * c + from + i] - s[i];
+                q[i] += deviation * deviation;
+            }
+        SIMD for (int i = 0; i < width; i++) {
+            double step = s[i] - mean[i];
+            mean[i] += step * share;
+            squares[i] += q[i] + step * step * share * (double)seen;
+        }
+    }
+    memcpy(out + from, mean, sizeof(double) * (size_t)width);
+    memcpy(out + c + from, squares, sizeof(double) * (size_t)width);
+}
+
+/* x -> partial (blocks, 2, C): mean, and sum of squared deviations from it */
+KERNEL(channel_stats) {
+    int64_t c = a->n[0];
+    double *out = (double *)a->p[1] + begin / a->grain * 2 * c;
+#define CALL(width) FN(stats_tile)(a->p[0], begin, end, c, from, width, out)
+    COLUMN_TILES(CALL, c)
+#undef CALL
+}
+#undef COLUMN_TILES
+
+/* x, mean, scale, shift -> (x - mean) scale + shift, clamped to floats [low, high] */
+KERNEL(channel_affine) {
+    const float *mean = a->p[1], *scale = a->p[2], *shift = a->p[3];
+    float low = a->f[0], high = a->f[1];
+    int64_t c = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = (const float *)a->p[0] + r * c;
+        float *y = (float *)a->p[4] + r * c;
+        SIMD for (int64_t i = 0; i < c; i++) {
+            float v = (x[i] - mean[i]) * scale[i] + shift[i];
+            v = v < low ? low : v;
+            y[i] = v > high ? high : v;
+        }
+    }
+}
+
+/* g, x, mean, and three factors for each channel -> by_g g + by_x (x - mean) + constant */
+KERNEL(batch_norm_backward) {
+    const float *mean = a->p[2], *by_g = a->p[3], *by_x = a->p[4], *constant = a->p[5];
+    int64_t c = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *g = (const float *)a->p[0] + r * c, *x = (const float *)a->p[1] + r * c;
+        float *dx = (float *)a->p[6] + r * c;
+        SIMD for (int64_t i = 0; i < c; i++)
+            dx[i] = by_g[i] * g[i] + by_x[i] * (x[i] - mean[i]) + constant[i];
+    }
+}
