@@ -41,8 +41,14 @@ _NAMES = {
         "core.anomaly": "detect_anomaly",
         "core.autograd": "backward grad jvp vjp",
         "core.checkpoint": "checkpoint",
-        "core.creation": "asarray empty empty_like full full_like ones ones_like tensor zeros zeros_like",
+        "core.creation": (
+            "asarray empty empty_like full full_like ones ones_like tensor zeros zeros_like"
+        ),
         "core.devices": "Device cuda_is_available device",
+        "core.dtypes": (
+            "bfloat16 bool complex64 complex128 float16 float32 float64 "
+            "int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+        ),
         "core.op": "op",
         "core.ops.update": "assign",
         "core.random": "Generator manual_seed",
@@ -86,6 +92,21 @@ if TYPE_CHECKING:
     from .core.devices import Device as Device
     from .core.devices import cuda_is_available as cuda_is_available
     from .core.devices import device as device
+    from .core.dtypes import bfloat16 as bfloat16
+    from .core.dtypes import bool as bool
+    from .core.dtypes import complex64 as complex64
+    from .core.dtypes import complex128 as complex128
+    from .core.dtypes import float16 as float16
+    from .core.dtypes import float32 as float32
+    from .core.dtypes import float64 as float64
+    from .core.dtypes import int8 as int8
+    from .core.dtypes import int16 as int16
+    from .core.dtypes import int32 as int32
+    from .core.dtypes import int64 as int64
+    from .core.dtypes import uint8 as uint8
+    from .core.dtypes import uint16 as uint16
+    from .core.dtypes import uint32 as uint32
+    from .core.dtypes import uint64 as uint64
     from .core.op import op as op
     from .core.ops.update import assign as assign
     from .core.random import Generator as Generator

@@ -23,6 +23,7 @@ from .state import set_grad_enabled, state, watch
 from .tensor import Tensor
 
 Edge = tuple[Node | Leaf, int]
+_ndarray = np.ndarray
 
 
 def backward(
@@ -201,7 +202,11 @@ def walk(
     pending: dict[Edge, Any] = {}
     owned: set[Edge] = set()  # sums that the walk made itself and may add to in place
     for edge, seed in zip(edges, seeds, strict=True):
-        _add(pending, owned, edge, seed if on_tensors else seed.array)
+        value = seed if on_tensors else seed.array
+        if edge in pending:
+            _add(pending, owned, edge, value)
+        else:
+            pending[edge] = value
     wanted = set(targets) if targets is not None else None
     found: dict[Edge, Tensor] = {}
     with set_grad_enabled(create_graph):
@@ -276,11 +281,9 @@ def _step(
         needs = tuple([p is not None for p in parents])
     else:
         needs = tuple([p in useful.nodes for p in parents])
-    _check_saved(node)
-    if not on_tensors and any(meta[1] in dtypes.HALVES for meta in node.meta):
-        on_tensors = True  # halves: widen, and use the library's own arithmetic
-    elif not on_tensors and node.saved and _holds_half(node.saved):
-        on_tensors = True
+    if node.saved is None or node.cells:
+        _check_saved(node)
+    on_tensors = on_tensors or node.half
     if on_tensors:
         received = [g if g is None or isinstance(g, Tensor) else Tensor(g) for g in received]
         received = [None if g is None else _widen(g) for g in received]
@@ -307,52 +310,55 @@ def _step(
             f"the backward rule of {op.name} returned {len(results)} gradients for "
             f"{len(parents)} operands"
         )
+    saved = node.saved or ()
     for i, result in enumerate(results):
         parent = parents[i]
         if result is None or parent is None or not needs[i]:
             continue
         slot = node.slots[i]
         shape, dtype = parent.meta[slot]
-        if not hasattr(result, "shape"):
-            result = np.full(shape, result, dtype)
-            result = Tensor(result) if on_tensors else result
-        if result.shape != shape:
-            result = sum_to(result, shape)
-        if result.dtype is not dtype and result.dtype != dtypes.widened(dtype):
-            result = _cast(result, dtype)
-        if not on_tensors and type(result) is not np.ndarray and isinstance(result, np.generic):
-            result = np.asarray(result)
-        fresh = _is_new(result, received, results[:i], node.saved)
-        _add(pending, owned, (parent, slot), result, fresh=fresh)
+        if type(result) is not _ndarray or result.shape != shape or result.dtype is not dtype:
+            result = _fitted(result, shape, dtype, on_tensors)
+        edge = (parent, slot)
+        if edge in pending:
+            _add(pending, owned, edge, result)
+            continue
+        pending[edge] = result
+        # Nobody else's memory: neither a view, nor handed through, nor kept by the node.
+        if type(result) is _ndarray and result.base is None:
+            for other in (*received, *saved, *results[:i]):
+                if other is result:
+                    break
+            else:
+                owned.add(edge)
 
 
-def _is_new(result: Any, *others: Sequence[Any] | None) -> bool:
-    """Whether an array is none of those that somebody else may still use."""
-    return all(result is not other for group in others if group for other in group)
+def _fitted(result: Any, shape: tuple[int, ...], dtype: dtypes.DType, on_tensors: bool) -> Any:
+    """A gradient in the shape and dtype of what it belongs to."""
+    if not hasattr(result, "shape"):
+        result = np.full(shape, result, dtype)
+        result = Tensor(result) if on_tensors else result
+    if result.shape != shape:
+        result = sum_to(result, shape)
+    if result.dtype is not dtype and result.dtype != dtypes.widened(dtype):
+        result = _cast(result, dtype)
+    return np.asarray(result) if isinstance(result, np.generic) else result
 
 
-def _add(
-    pending: dict[Edge, Any], owned: set[Edge], edge: Edge, g: Any, fresh: bool = False
-) -> None:
+def _add(pending: dict[Edge, Any], owned: set[Edge], edge: Edge, g: Any) -> None:
     """Accumulate; sums made here are owned, so that a third gradient is added in place."""
-    before = pending.get(edge)
-    if before is None:
-        pending[edge] = g
-        # An array that is nobody else's: not passed through, not a view, and bare.
-        if fresh and type(g) is np.ndarray and g.base is None:
-            owned.add(edge)
-        return
+    before = pending[edge]
     if isinstance(before, Tensor) or isinstance(g, Tensor):
         first = before if isinstance(before, Tensor) else Tensor(before)
         second = g if isinstance(g, Tensor) else Tensor(g)
         pending[edge] = add(first, second)
         owned.discard(edge)
-        return
-    if edge in owned and before.shape == g.shape and before.dtype == g.dtype:
+    elif edge in owned and before.dtype == g.dtype:
         before += g
-        return
-    pending[edge] = before + g
-    if isinstance(pending[edge], np.ndarray):
+        pending[edge] = before
+    else:
+        total = before + g
+        pending[edge] = np.asarray(total) if isinstance(total, np.generic) else total
         owned.add(edge)
 
 
@@ -413,13 +419,6 @@ def _widen(g: Tensor) -> Tensor:
     if g.dtype in dtypes.HALVES and type(g.array) is np.ndarray:
         return astype(g, dtype=dtypes.float32)
     return g
-
-
-def _holds_half(saved: tuple[Any, ...]) -> bool:
-    return any(
-        getattr(a, "dtype", None) in dtypes.HALVES or (type(a) is tuple and _holds_half(a))
-        for a in saved
-    )
 
 
 def _rule_arguments(node: Node, g: Any, needs: tuple[bool, ...], on_tensors: bool) -> list[Any]:

@@ -56,6 +56,13 @@ BY_NAME: dict[str, DType] = {
 }
 
 
+def __getattr__(name: str) -> DType:
+    """`dtypes.bool` is `bool_`; the module itself keeps Python's `bool`."""
+    if name == "bool":
+        return bool_
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def as_dtype(value: Any) -> DType:
     """The dtype that `value` names: a dtype, a NumPy or Python type, or a name.
 
@@ -73,7 +80,7 @@ def as_dtype(value: Any) -> DType:
     if value is complex:
         return default_complex
     try:
-        found = np.dtype(value)
+        found: DType | None = np.dtype(value)
     except TypeError:
         found = None
     if found is None or found.kind not in "biufcV" or found.name not in BY_NAME:

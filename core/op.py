@@ -78,6 +78,7 @@ class Node:
         "cells",
         "code",
         "constants",
+        "half",
         "hooks",
         "lasti",
         "meta",
@@ -100,6 +101,7 @@ class Node:
     constants: dict[str, Any]
     shapes: tuple[tuple[int, ...] | None, ...] | None
     meta: Meta  # shape and dtype of each output
+    half: bool  # a half type is involved: its rule runs on widened tensors
     order: int  # creation order: parents come before children
     hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None
     retained: dict[int, Tensor | None] | None
@@ -143,6 +145,7 @@ def new_node(
     node.constants = {}
     node.shapes = node.hooks = node.retained = None
     node.meta = tuple((x.array.shape, x.array.dtype) for x in outs)
+    node.half = any(dtype in dtypes.HALVES for _, dtype in node.meta)
     node.order = next(_order)
     frame = user_frame(2)
     node.code, node.lasti = frame.f_code, frame.f_lasti
@@ -343,8 +346,10 @@ class Op(Generic[P, R]):
                 out._cell = base._cell
                 out._view = True
             if track and state.grad_enabled and self.differentiable and result.dtype.kind in "fcV":
-                node = self._record(operands, constants, saved_from)
+                node = self._record(operands, constants, saved_from, simple)
                 node.meta = ((result.shape, result.dtype),)
+                if not simple and result.dtype in dtypes.HALVES:
+                    node.half = True
                 if self._save_out:
                     self._keep_output(node, (out,), result)
                 out._node = node
@@ -352,7 +357,7 @@ class Op(Generic[P, R]):
         results = tuple(r if type(r) is _ndarray or r is None else _as_array(r) for r in result)
         outs = tuple(None if r is None else _wrap(r) for r in results)
         if track and state.grad_enabled and self.differentiable:
-            node = self._record(operands, constants, saved_from)
+            node = self._record(operands, constants, saved_from, simple)
             node.meta = tuple(((), _F32) if r is None else (r.shape, r.dtype) for r in results)
             if self._save_out:
                 self._keep_output(node, outs, results)
@@ -424,13 +429,22 @@ class Op(Generic[P, R]):
     # -- recording ---------------------------------------------------------------------------
 
     def _record(
-        self, operands: tuple[Any, ...], constants: dict[str, Any], arrays: list[Any]
+        self,
+        operands: tuple[Any, ...],
+        constants: dict[str, Any],
+        arrays: list[Any],
+        simple: bool,
     ) -> Node:
         node = Node()
         node.op = self
         node.constants = constants
         node.order = next(_order)
         node.hooks = node.retained = None
+        node.half = False
+        if not simple:
+            for a in arrays:
+                if getattr(a, "dtype", None) in dtypes.HALVES:
+                    node.half = True
         parents = []
         slots = []
         for x in operands:
