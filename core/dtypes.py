@@ -56,6 +56,9 @@ BY_NAME: dict[str, DType] = {
 }
 
 
+_KNOWN = frozenset(BY_NAME.values())
+
+
 def __getattr__(name: str) -> DType:
     """`dtypes.bool` is `bool_`; the module itself keeps Python's `bool`."""
     if name == "bool":
@@ -69,7 +72,7 @@ def as_dtype(value: Any) -> DType:
     Raises:
         DtypeError: it names none that the library has.
     """
-    if isinstance(value, np.dtype):
+    if isinstance(value, np.dtype) and value in _KNOWN:
         return value
     if isinstance(value, str) and value in BY_NAME:
         return BY_NAME[value]
@@ -117,6 +120,8 @@ def promote(first: DType, second: DType) -> DType:
     """
     if first == second:
         return first
+    if {first, second} == HALVES:
+        return float32
     a, b = kind_of(first), kind_of(second)
     if a == b or {a, b} == {"float", "complex"}:
         result: DType = np.promote_types(first, second)
