@@ -1,0 +1,348 @@
+"""What there is to load: architectures, and the named models that are curated for each.
+
+An architecture file in `vision/`, `text/`, `rl/` or `generative/` registers itself:
+
+    @register(
+        "resnet",
+        task="image-classification",
+        layouts={"timm": Layout(config_of_timm, RENAME_TIMM), ...},
+        model_types=("resnet",),
+        entries=(Entry(name="resnet50", ...),),
+    )
+    def resnet(config: Config) -> ResNet: ...
+
+Nothing else lists it: the domain folders are searched on first use, as text first, so that a
+name is found by importing one file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.errors import HubError
+from ..core.nn import Module
+
+DOMAINS = ("vision", "text", "rl", "generative")
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = __name__.rpartition(".hub.")[0]
+
+F = TypeVar("F", bound=Callable[..., Module])
+
+
+# -- where weights come from -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository on the Hugging Face hub. `revision` is a commit where one was read, else None."""
+
+    repo: str
+    revision: str | None = None
+    kind = "hub"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file inside a Python distribution: `file` is its path within the wheel."""
+
+    distribution: str
+    version: str
+    file: str
+    sha256: str  # of the wheel
+    file_sha256: str  # of the file inside
+    kind = "wheel"
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A folder inside this package, relative to its root: `vision/assets/resnet-cifar10`."""
+
+    folder: str
+    kind = "bundled"
+
+
+Source = Hub | Wheel | Bundled
+
+
+# -- what is known of a model ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A published result: of these weights, at this resolution, read from `source`."""
+
+    name: str
+    value: float
+    dataset: str
+    resolution: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named model. A fact that was not read from a source named beside it is None.
+
+    Attributes:
+        name: lower case with hyphens.
+        config: keyword arguments of the architecture's Config.
+        sources: tried in this order, but one complete on this machine wins over any network.
+        layout: how these weights name their tensors, a key of the architecture's layouts.
+        license: SPDX identifier where there is one.
+        commercial: whether the licence permits commercial use; None if unknown.
+        parameters: how many numbers are trained.
+        preprocess: arguments of the task's preprocessing (resolution, mean, ...).
+        labels: name of a label list, such as "imagenet-1k".
+        paper: where the architecture was described.
+        note: one line for `info`.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = "native"
+    aliases: tuple[str, ...] = ()
+    license: str | None = None
+    commercial: bool | None = None
+    parameters: int | None = None
+    metric: Metric | None = None
+    preprocess: Mapping[str, Any] | None = None
+    labels: str | None = None
+    paper: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one publisher names tensors and writes configurations.
+
+    Attributes:
+        rename: checkpoint name -> ours, `{}` standing for a layer number; None drops the tensor;
+            see `hub.rename`. Names that are not in it are kept.
+        config: turns the published config.json into the architecture's Config; raises
+            ConfigError on keys that it does not know.
+    """
+
+    rename: Mapping[str, Any] = field(default_factory=dict)
+    config: Callable[[dict[str, Any]], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of models: how to build one, and the layouts in which its weights are published.
+
+    Attributes:
+        build: makes the module of a Config.
+        config: the Config dataclass.
+        task: what it does, one of the Hugging Face task names.
+        layouts: by name; "native" is our own.
+        model_types: `model_type` of published config.json files.
+        architectures: timm's `architecture` names, as regular expressions.
+        head: module paths that `num_classes=` replaces.
+        stem: the weight that `in_channels=` adapts.
+    """
+
+    name: str
+    build: Callable[[Any], Module]
+    config: type[Any]
+    task: str
+    layouts: Mapping[str, Layout]
+    model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
+    stem: str | None = None
+    entries: tuple[Entry, ...] = ()
+    doc: str = ""
+
+
+_architectures: dict[str, Architecture] = {}
+_entries: dict[str, tuple[Architecture, Entry]] = {}
+_names: dict[str, str] = {}  # canonical name or alias -> entry name
+_scanned: set[str] = set()
+
+
+def canonical(name: str) -> str:
+    """Case and underscores are forgiven: `EfficientNet_Lite0` is `efficientnet-lite0`."""
+    return name.strip().lower().replace("_", "-")
+
+
+def register(
+    name: str,
+    *,
+    config: type[Any],
+    task: str,
+    layouts: Mapping[str, Layout] | None = None,
+    model_types: tuple[str, ...] = (),
+    architectures: tuple[str, ...] = (),
+    head: tuple[str, ...] = (),
+    stem: str | None = None,
+    entries: Iterable[Entry] = (),
+) -> Callable[[F], F]:
+    """Register the function that builds an architecture; see `Architecture` for the arguments."""
+
+    def keep(build: F) -> F:
+        architecture = Architecture(
+            name=name,
+            build=build,
+            config=config,
+            task=task,
+            layouts={"native": Layout(), **(layouts or {})},
+            model_types=model_types,
+            architectures=architectures,
+            head=head,
+            stem=stem,
+            entries=tuple(entries),
+            doc=(build.__doc__ or "").strip(),
+        )
+        known = _architectures.get(name)
+        if known is not None and known.build.__module__ != build.__module__:
+            raise ValueError(f"there are two architectures named {name!r}")
+        _architectures[name] = architecture
+        for entry in architecture.entries:
+            if entry.layout not in architecture.layouts:
+                raise ValueError(f"{entry.name}: {name} has no layout {entry.layout!r}")
+            for alias in (entry.name, *entry.aliases):
+                taken = _names.setdefault(canonical(alias), entry.name)
+                if taken != entry.name:
+                    raise ValueError(f"{alias!r} names both {taken} and {entry.name}")
+            _entries[entry.name] = (architecture, entry)
+        return build
+
+    return keep
+
+
+# -- finding ---------------------------------------------------------------------------------------
+
+
+def _files() -> list[tuple[str, Path]]:
+    """Module name and path of every file that registers something."""
+    found = []
+    for domain in DOMAINS:
+        for path in sorted((_ROOT / domain).glob("*.py")):
+            if path.stem != "__init__" and "@register(" in path.read_text(encoding="utf-8"):
+                found.append((f"{_PACKAGE}.{domain}.{path.stem}", path))
+    return found
+
+
+def _import(module: str) -> None:
+    if module not in _scanned:
+        importlib.import_module(module)
+        _scanned.add(module)
+
+
+def _scan() -> None:
+    for module, _ in _files():
+        _import(module)
+
+
+def find(name: str) -> tuple[Architecture, Entry] | None:
+    """The entry of a name or alias; None if there is none."""
+    wanted = canonical(name)
+    if wanted not in _names:
+        # The file that mentions the name most likely registers it: import that one alone first.
+        spelled = re.compile(rf'"{re.escape(wanted).replace("-", "[-_]")}"', re.IGNORECASE)
+        for module, path in _files():
+            if spelled.search(path.read_text(encoding="utf-8")):
+                _import(module)
+        if wanted not in _names:
+            _scan()
+    known = _names.get(wanted)
+    return None if known is None else _entries[known]
+
+
+def get(name: str) -> tuple[Architecture, Entry]:
+    """The entry of a name.
+
+    Raises:
+        HubError: there is none; names the nearest ones.
+    """
+    found = find(name)
+    if found is not None:
+        return found
+    near = nearest(name)
+    raise HubError(
+        f"there is no model named {name!r}.\n"
+        f"Nearest: {', '.join(near) if near else 'none'}.\n"
+        "All names: bestiary list (or bt.list_models()). A repository is loaded by its id, "
+        "'org/name', a folder by its path.",
+        name=name,
+        nearest=near,
+    )
+
+
+def nearest(name: str, count: int = 3) -> list[str]:
+    """The names most like this one."""
+    _scan()
+    wanted = canonical(name)
+    starts = [n for n in sorted(_entries) if wanted and (n.startswith(wanted) or wanted in n)]
+    alike = difflib.get_close_matches(wanted, sorted(_names), n=count, cutoff=0.3)
+    found: list[str] = []
+    for n in [*starts, *(_names[a] for a in alike)]:
+        if n not in found:
+            found.append(n)
+    return found[:count]
+
+
+def entries() -> list[tuple[Architecture, Entry]]:
+    """All of them, by name."""
+    _scan()
+    return [_entries[name] for name in sorted(_entries)]
+
+
+def architecture_by_name(name: str) -> Architecture | None:
+    """An architecture by its own name."""
+    if name not in _architectures:
+        _scan()
+    return _architectures.get(name)
+
+
+def architecture_of_config(config: Mapping[str, Any]) -> tuple[Architecture, str] | None:
+    """The architecture that a published config.json describes, and its layout."""
+    _scan()
+    model_type, timm_name = config.get("model_type"), config.get("architecture")
+    for architecture in _architectures.values():
+        if model_type is not None and model_type in architecture.model_types:
+            return architecture, "transformers"
+        if timm_name is not None and any(
+            re.fullmatch(pattern, str(timm_name)) for pattern in architecture.architectures
+        ):
+            return architecture, "timm"
+    return None
+
+
+def supported() -> list[str]:
+    """What `architecture_of_config` knows, for the error that names it."""
+    _scan()
+    names: set[str] = set()
+    for architecture in _architectures.values():
+        names.update(architecture.model_types or (architecture.name,))
+    return sorted(names)
+
+
+def list_models(
+    pattern: str = "*", *, task: str | None = None, commercial: bool | None = None
+) -> list[str]:
+    """Names of the curated models.
+
+    Args:
+        pattern: with `*` and `?`, or any part of a name.
+        task: only models of this task, such as "image-classification".
+        commercial: True for licences that permit commercial use, False for those that do not.
+    """
+    from fnmatch import fnmatch
+
+    wanted = canonical(pattern)
+    if not any(c in wanted for c in "*?["):
+        wanted = f"*{wanted}*"
+    return [
+        entry.name
+        for architecture, entry in entries()
+        if any(fnmatch(canonical(n), wanted) for n in (entry.name, *entry.aliases))
+        and (task is None or architecture.task == task)
+        and (commercial is None or entry.commercial is commercial)
+    ]

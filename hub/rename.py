@@ -1,0 +1,94 @@
+"""Rename tables: from the names in a published file to ours, as data.
+
+    RENAME = {
+        "h.{}.attn.bias": None,                                   # not a weight: dropped
+        "h.{}.attn.c_attn.weight": transposed("h.{}.attn.c_attn.weight"),
+        "resnet.embedder.{rest}": "stem.{rest}",
+    }
+
+`{}` stands for a layer number, `{word}` for any text; both may be used again on the right.
+The first pattern that fits a name decides; a name that fits none is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..core.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A new name, and what is done to the array."""
+
+    name: str
+    apply: Callable[[Any], Any]
+
+
+def transposed(name: str) -> Transform:
+    """The matrix transposed: linear weights kept as [in, out]."""
+    return Transform(name, lambda array: array.T)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    count = 0
+
+    def group(match: re.Match[str]) -> str:
+        nonlocal count
+        word = match.group(1)
+        if word:
+            return f"(?P<{word}>.+)"
+        count += 1
+        return f"(?P<number_{count}>\\d+)"
+
+    parts = re.split(r"(\{\w*\})", pattern)
+    return re.compile(
+        "".join(
+            re.sub(r"\{(\w*)\}", group, p) if p.startswith("{") else re.escape(p) for p in parts
+        )
+    )
+
+
+def _filled(template: str, match: re.Match[str]) -> str:
+    numbers = iter(v for k, v in match.groupdict().items() if k.startswith("number_"))
+    return re.sub(
+        r"\{(\w*)\}", lambda m: match[m.group(1)] if m.group(1) else next(numbers), template
+    )
+
+
+def renamed(names: list[str], table: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Old name -> (new name, function of the array or None), without what is dropped.
+
+    Raises:
+        WeightsError: two tensors get one name.
+    """
+    result: dict[str, tuple[str, Any]] = {}
+    owner: dict[str, str] = {}
+    for old in names:
+        new, apply = old, None
+        for pattern, target in table.items():
+            match = _compiled(pattern).fullmatch(old)
+            if match is None:
+                continue
+            if target is None:
+                new = ""
+            elif isinstance(target, Transform):
+                new, apply = _filled(target.name, match), target.apply
+            else:
+                new = _filled(target, match)
+            break
+        if not new:
+            continue
+        if new in owner:
+            raise WeightsError(
+                f"the tensors {owner[new]!r} and {old!r} of the file are both {new!r} here",
+                names=[owner[new], old],
+            )
+        owner[new] = old
+        result[old] = (new, apply)
+    return result
