@@ -1,0 +1,221 @@
+"""Files as readers and writers of weights use them: read with a check, mapped, replaced whole."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import stat
+import threading
+import weakref
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dtypes import DType
+from ..errors import WeightsError
+
+Array = NDArray[Any]
+Path = str | os.PathLike[str]
+
+# Files being written carry this prefix until they are complete.
+TEMPORARY_PREFIX = ".bestiary-"
+
+
+class TensorInfo(NamedTuple):
+    """What a file says of a tensor without reading its values."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+class LazyWeights(Mapping[str, Array]):
+    """The tensors of a file by name; each is read when it is asked for, nothing before.
+
+    A read-only mapping. `file[name]` reads anew each time; keep the array, not the file.
+    """
+
+    path: str
+    metadata: dict[str, Any]
+
+    @abstractmethod
+    def info(self, name: str) -> TensorInfo:
+        """The dtype and shape of a tensor; reads no values."""
+
+    @abstractmethod
+    def __contains__(self, name: object) -> bool: ...
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """The dtype and shape of every tensor; reads no values."""
+        return {name: self.info(name) for name in self}
+
+    def close(self) -> None:
+        """Release the file. Arrays that were read stay valid."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # A mapping would compare by value, which would read both files whole.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, {len(self)} tensors)"
+
+
+def quoted(name: object, limit: int = 80) -> str:
+    """A name from a file, made safe for a message: escaped, and cut when it is very long."""
+    text = name if isinstance(name, str) else str(type(name).__name__)
+    return repr(text) if len(text) <= limit else f"{text[:limit]!r}... ({len(text):,} characters)"
+
+
+class Source:
+    """An open regular file that notices when somebody changes it.
+
+    Size and modification time are compared with those at opening around every read, so that
+    the bytes of two versions never mix. (A change of the same size within one tick of the file
+    system's clock cannot be seen.)
+
+    Raises:
+        WeightsError: not a regular file.
+        OSError: it does not exist or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = os.fspath(path)
+        # Before opening: to open a pipe would wait for a writer.
+        if not stat.S_ISREG(os.stat(self.path).st_mode):
+            raise WeightsError(
+                f"{self.path}: not a regular file, so no weights can be read from it.",
+                path=self.path,
+            )
+        self._handle = open(self.path, "rb", buffering=0)  # noqa: SIM115 (closed by the finalizer)
+        self._finalizer = weakref.finalize(self, self._handle.close)
+        self._lock = threading.Lock()
+        self._stamp = self._look()
+        self.size = self._stamp[0]
+        self._map: Array | None = None
+
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._handle.fileno())
+        return found.st_size, found.st_mtime_ns
+
+    def check(self) -> None:
+        """Raise WeightsError if the file is no longer as it was when it was opened."""
+        now = self._look()
+        if now != self._stamp:
+            what = (
+                f"it had {self._stamp[0]:,} bytes when it was opened and has {now[0]:,} now"
+                if now[0] != self._stamp[0]
+                else f"its {now[0]:,} bytes were written again after it was opened"
+            )
+            raise WeightsError(
+                f"{self.path}: the file changed while it was being read: {what}.\n"
+                "Another program (a download, a training run) is writing it. "
+                "Load it again once that is done.",
+                path=self.path,
+                expected=self._stamp[0],
+                got=now[0],
+            )
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill `view` with the bytes from `offset` on."""
+        with self._lock:
+            self.check()
+            self._handle.seek(offset)
+            done = 0
+            while done < len(view):  # one call reads 2 GiB at most on Linux
+                count = self._handle.readinto(view[done:])
+                if not count:
+                    break
+                done += count
+            self.check()
+        if done < len(view):
+            raise WeightsError(
+                f"{self.path}: the file ends too early: wanted {len(view):,} bytes from byte "
+                f"{offset:,} on, found {done:,}.",
+                path=self.path,
+                expected=offset + len(view),
+                got=offset + done,
+            )
+
+    def read(self, offset: int, count: int) -> bytes:
+        """The bytes `offset` to `offset + count`, or fewer where the file ends."""
+        count = max(0, min(count, self.size - offset))
+        buffer = bytearray(count)
+        self.read_into(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def array(self, offset: int, count: int, dtype: DType) -> Array:
+        """`count` elements from byte `offset` on, in memory of their own."""
+        result = np.empty(count, dtype)
+        if count:
+            self.read_into(result.view(np.uint8).data, offset)
+        return result
+
+    def mapped(self, offset: int, count: int, dtype: DType) -> Array:
+        """As `array`, without a copy: writes to it stay in memory (copy on write).
+
+        Only for files that nobody truncates: access beyond a shortened end kills the process.
+        Elements that lie across their natural alignment are copied, as products of such
+        arrays are several times slower.
+        """
+        if self._map is None:
+            with self._lock:
+                self.check()
+                memory = mmap.mmap(self._handle.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._map = np.frombuffer(memory, np.uint8)
+        raw = self._map[offset : offset + count * dtype.itemsize]
+        # A mapping begins on a page, so the offset alone tells the alignment.
+        if offset % dtype.alignment:
+            raw = raw.copy()
+        return raw.view(dtype)
+
+    def close(self) -> None:
+        """Close the file; mapped arrays stay valid."""
+        self._finalizer()
+        self._map = None
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Write a file so that `path` holds the old content or the complete new one, never a part.
+
+    The bytes go to a temporary file in the same folder, which is flushed to the disk and then
+    renamed; the folder is flushed too. After an exception the temporary file is gone. The mode
+    follows the umask, and a symbolic link at `path` is replaced, not followed.
+    """
+    path = os.path.abspath(path)
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
