@@ -23,16 +23,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import HubError
-from ..core.nn import Module
+
+if TYPE_CHECKING:
+    from ..core.nn import Module
 
 DOMAINS = ("vision", "text", "rl", "generative")
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGE = __name__.rpartition(".hub.")[0]
 
-F = TypeVar("F", bound=Callable[..., Module])
+F = TypeVar("F", bound="Callable[..., Module]")
 
 
 # -- where weights come from -----------------------------------------------------------------------
@@ -40,7 +42,7 @@ F = TypeVar("F", bound=Callable[..., Module])
 
 @dataclass(frozen=True)
 class Hub:
-    """A repository on the Hugging Face hub. `revision` is a commit where one was read, else None."""
+    """A repository on the Hugging Face hub; `revision` is a commit where one was read."""
 
     repo: str
     revision: str | None = None

