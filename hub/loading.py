@@ -150,7 +150,7 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     raise AssertionError("unreachable")
 
 
-# -- curated models ----------------------------------------------------------------------------------
+# -- curated models ------------------------------------------------------------------------
 
 
 def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loaded:
@@ -210,7 +210,7 @@ def _obtain(entry: Entry, revision: str | None) -> tuple[Source, Path]:
     raise HubError(f"{entry.name} could not be had:\n" + "\n".join(problems), name=entry.name)
 
 
-# -- folders -----------------------------------------------------------------------------------------
+# -- folders ------------------------------------------------------------------------
 
 
 def from_folder(
@@ -320,7 +320,7 @@ def _weights_in(folder: Path) -> Path:
     return folder / chosen
 
 
-# -- filling a module --------------------------------------------------------------------------------
+# -- filling a module ------------------------------------------------------------------------
 
 
 def _adapted(architecture: Architecture, config: Any, options: _Options) -> Any:

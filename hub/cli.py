@@ -1,0 +1,103 @@
+"""The command line: `bestiary COMMAND`. Each command is a file in `hub/commands`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from ..core.errors import BestiaryError
+
+# Command -> module in hub/commands, and the line that `bestiary --help` shows, so that help
+# imports no command.
+_COMMANDS = {
+    "tour": ("tour", "See it work: bundled and starter models on sample photographs."),
+    "list": ("catalog", "Names of the models that can be loaded."),
+    "info": ("catalog", "What is known of a model: licence, size, results, sources."),
+    "predict": ("predict", "Run a model on pictures or folders of them."),
+    "finetune": ("finetune", "Teach a model your own classes."),
+    "evaluate": ("evaluate", "Measure a model on labelled data."),
+    "check": ("check", "Look into a weight file: structure, shapes, broken values."),
+    "doctor": ("doctor", "What is installed, what is missing, and how to get it."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f".commands.{_COMMANDS[name][0]}", __package__)
+        command = getattr(module, f"{name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        import difflib
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"bestiary {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True)
+@click.option("--debug", is_flag=True, help="Show the full traceback of errors.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Load pretrained models by name, predict, fine-tune."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad arguments, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        result: Any = cli.main(arguments, prog_name="bestiary", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\ninterrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`bestiary list | head`): nothing more can or need be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (BestiaryError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return 1

@@ -1,0 +1,113 @@
+"""`bestiary list` and `bestiary info`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from ..registry import Architecture, Bundled, Entry, Hub, Wheel, entries, get, list_models
+from .output import json_option, print_json, print_table
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--task", help="Only models of this task, such as image-classification.")
+@click.option(
+    "--commercial/--non-commercial",
+    default=None,
+    help="Only models whose licence permits commercial use, or only those whose does not.",
+)
+@json_option
+def list_command(pattern: str, task: str | None, commercial: bool | None, as_json: bool) -> None:
+    """Names of the models that can be loaded. PATTERN may hold * and ?."""
+    names = set(list_models(pattern, task=task, commercial=commercial))
+    chosen = [(a, e) for a, e in entries() if e.name in names]
+    if as_json:
+        print_json([facts(a, e) for a, e in chosen])
+        return
+    if not chosen:
+        click.echo("no model fits", err=True)
+        return
+    rows = [
+        [e.name, a.task, _count(e.parameters), e.license or "not pinned", _kinds(e)]
+        for a, e in chosen
+    ]
+    print_table(rows, ["name", "task", "parameters", "licence", "weights"])
+
+
+@click.command("info")
+@click.argument("name")
+@json_option
+def info_command(name: str, as_json: bool) -> None:
+    """What is known of a model. A fact that was read from no source is "not pinned"."""
+    architecture, entry = get(name)
+    known = facts(architecture, entry)
+    if as_json:
+        print_json(known)
+        return
+    rows = [[key, _shown(value)] for key, value in known.items() if key != "sources"]
+    rows += [["source", _source(s)] for s in entry.sources]
+    print_table(rows)
+
+
+def facts(architecture: Architecture, entry: Entry) -> dict[str, Any]:
+    """Everything that is known of a model, as JSON values; None where nothing was read."""
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "architecture": architecture.name,
+        "task": architecture.task,
+        "license": entry.license,
+        "commercial": entry.commercial,
+        "parameters": entry.parameters,
+        "metric": dataclasses.asdict(entry.metric) if entry.metric else None,
+        "preprocess": dict(entry.preprocess) if entry.preprocess else None,
+        "labels": entry.labels,
+        "paper": entry.paper,
+        "note": entry.note,
+        "sources": [{"kind": s.kind, **dataclasses.asdict(s)} for s in entry.sources],
+    }
+
+
+def info(name: str) -> dict[str, Any]:
+    """What is known of a model, as `bestiary info NAME --json` prints it.
+
+    Raises:
+        HubError: no model of that name; names the nearest ones.
+    """
+    return facts(*get(name))
+
+
+def _count(n: int | None) -> str:
+    if n is None:
+        return "not pinned"
+    return f"{n / 1e6:.1f} M" if n >= 1e5 else f"{n:,}"
+
+
+def _kinds(entry: Entry) -> str:
+    return ", ".join(dict.fromkeys(s.kind for s in entry.sources))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not pinned"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _source(source: Hub | Wheel | Bundled) -> str:
+    if isinstance(source, Wheel):
+        return f"wheel {source.distribution} {source.version}: {source.file}"
+    if isinstance(source, Bundled):
+        return "bundled in this package"
+    revision = source.revision or "not pinned"
+    return f"hub {source.repo}, revision {revision}"
