@@ -1,0 +1,125 @@
+"""What a module tells its user about mistakes, and where in the tree they happened."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..errors import BestiaryError, ConfigError, GradError
+
+_NOTE = "in module "
+
+# What users of torch look for, and how it is written here.
+_ELSEWHERE = {
+    "register_buffer": "write `self.name = nn.Buffer(tensor, persistent=True)`",
+    "register_parameter": "write `self.name = nn.Parameter(tensor)`",
+    "register_module": "write `self.name = module`",
+    "add_module": "write `setattr(self, name, module)`, or use nn.ModuleDict",
+    "cuda": "write `module.to('cuda')`",
+    "cpu": "write `module.to('cpu')`",
+    "half": "write `module.to(bt.float16)`",
+    "float": "write `module.to(bt.float32)`",
+    "double": "write `module.to(bt.float64)`",
+    "bfloat16": "write `module.to(bt.bfloat16)`",
+    "_parameters": "use `named_parameters()`",
+    "_modules": "use `named_children()`",
+    "_buffers": "use `named_buffers()`",
+    "forward": "add `def forward(self, x): ...` to the class (is it misspelt or misplaced?)",
+}
+
+
+def no_attribute(module: Any, name: str) -> AttributeError:
+    """The error for an attribute that a module lacks, with our spelling for torch's."""
+    message = f"{type(module).__name__} has no attribute {name!r}"
+    if name in _ELSEWHERE:
+        return AttributeError(f"{message}: {_ELSEWHERE[name]}")
+    near = difflib.get_close_matches(name, vars(module), n=1)
+    return AttributeError(f"{message}; did you mean {near[0]!r}?" if near else message)
+
+
+def unknown_name(module: Any, kind: str, name: str, known: list[str]) -> ConfigError:
+    """The error for a dotted name that the tree does not have."""
+    near = difflib.get_close_matches(name, [k for k in known if k], n=3, cutoff=0.3)
+    hint = f"\nThe nearest: {', '.join(near)}." if near else ""
+    return ConfigError(
+        f"{type(module).__name__} has no {kind} named {name!r}.{hint}", name=name, nearest=near
+    )
+
+
+def cycle(where: str) -> ConfigError:
+    """A module that contains itself."""
+    return ConfigError(
+        f"module {where!r} contains itself: its names would never end.\n"
+        "A reference to a parent? Give the attribute a private name: self._parent = parent",
+        where=where,
+    )
+
+
+def stray_tensor(where: str, tensor: Any) -> GradError:
+    """A tensor attribute that wants gradients and is no Parameter."""
+    name = where.rpartition(".")[2]
+    return GradError(
+        f"module attribute {where!r} is a plain tensor of shape {tensor.shape} that needs "
+        "gradients:\nno optimizer would find it and state_dict() would leave it out.\n"
+        f"To train it: self.{name} = nn.Parameter(tensor)\n"
+        f"To keep it as a constant: self.{name} = nn.Buffer(tensor.detach())\n"
+        f"A value of the moment? Give it a private name: self._{name} = tensor",
+        where=where,
+        shape=tensor.shape,
+    )
+
+
+def in_tuple(where: str, value: Any) -> ConfigError:
+    """Modules or parameters where the walk does not look."""
+    kind = type(value).__name__
+    name = where.rpartition(".")[2]
+    return ConfigError(
+        f"module attribute {where!r} holds modules or parameters in a {kind}.\n"
+        f"Only attributes, lists and dicts are walked (a set has no order, and a tuple may be "
+        f"shared).\nWrite: self.{name} = list(...)\n"
+        f"Not part of this module? Give it a private name: self._{name} = ...",
+        where=where,
+        kind=kind,
+    )
+
+
+def add_path(
+    error: Exception, module: Any, walk: Callable[[Any], Iterator[tuple[str, Any]]]
+) -> None:
+    """Note where in the tree an exception arose, as it travels outwards through the calls.
+
+    Each caller finds the module that the exception came from among its own descendants and
+    puts its name in front: at the outermost call the path is complete.
+    """
+    inner, path = getattr(error, "_trail", None) or (module, "")
+    if inner is not module:
+        path = _join(_name_of(inner, walk(module)), path)
+    with contextlib.suppress(AttributeError, TypeError):  # an exception without a __dict__
+        error._trail = (module, path)  # type: ignore[attr-defined]
+    if not path:
+        return
+    if isinstance(error, BestiaryError):
+        error.module_path = path
+        return
+    note = f"{_NOTE}{path!r}"
+    notes: list[str] = getattr(error, "__notes__", [])
+    for i, before in enumerate(notes):
+        if before.startswith(_NOTE):
+            notes[i] = note
+            return
+    error.add_note(note)
+
+
+def _name_of(module: Any, pairs: Iterable[tuple[str, Any]]) -> str:
+    # A broken tree must not replace the error that is on its way.
+    with contextlib.suppress(BestiaryError):
+        for name, candidate in pairs:
+            if candidate is module:
+                return name
+    return ""
+
+
+def _join(first: str, second: str) -> str:
+    return f"{first}.{second}" if first and second else first or second
