@@ -27,7 +27,13 @@ _PARTIALS = 64
 
 
 def output_size(
-    where: str, height: int, width: int, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+    where: str,
+    height: int,
+    width: int,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
 ) -> Pair:
     """Height and width of the output. Raises: ConfigError, ShapeError."""
     if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:

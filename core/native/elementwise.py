@@ -210,7 +210,7 @@ def _unflat(
 
 def _check_float32(where: str, name: str, x: Any) -> None:
     if not isinstance(x, np.ndarray) or x.dtype != _FLOAT32:
-        got = getattr(x, "dtype", type(x).__name__)
+        got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise DtypeError(
             f"native.{where}: {name} must be a NumPy array of float32, got {got}",
             expected=_FLOAT32,

@@ -62,8 +62,9 @@ static PyObject *run(PyObject *self, PyObject *const *a, Py_ssize_t nargs) {
         if (get_buffer(object, &views[held], *spec, entry->name, at)) goto release;
         args.p[at] = views[held++].buf;
     }
-    if (items <= args.grain) entry->kernel(&args, 0, items > 0 ? items : 0);
-    else {
+    if (items <= args.grain) { /* too short to let go of the interpreter lock */
+        if (items > 0) entry->kernel(&args, 0, items);
+    } else {
         Py_BEGIN_ALLOW_THREADS
         pool_run(entry->kernel, &args, items);
         Py_END_ALLOW_THREADS

@@ -110,7 +110,7 @@ def check(
     Raises: DtypeError, ShapeError, ValueError for the memory layout.
     """
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        got = getattr(array, "dtype", type(array).__name__)
+        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise DtypeError(
             f"native.{where}: {name} must be a NumPy array of {dtype}, got {got}",
             expected=dtype,
