@@ -31,6 +31,7 @@ import numpy as np
 from . import dtypes
 from .devices import Backend, backend_of, device_of
 from .errors import BestiaryError, DeviceError, DtypeError, ShapeError
+from .spelling import keyword_error
 from .state import state, watch
 
 if TYPE_CHECKING:
@@ -182,7 +183,9 @@ class Op(Generic[P, R]):
         self.__name__ = self.name
         self.__doc__ = body.__doc__
         self.__module__ = body.__module__
-        self.__wrapped__ = body
+        signature = inspect.signature(body)
+        # Without xp: what callers see, and what help() and inspect show.
+        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
         self.body = body
         self.outputs = outputs
         self.differentiable = differentiable
@@ -560,6 +563,9 @@ class Op(Generic[P, R]):
     ) -> Exception:
         if isinstance(error, BestiaryError):
             return error
+        unknown = constants.keys() - self.constant_names
+        if unknown:
+            return keyword_error(self.name, min(unknown), tuple(self.constant_names))
         if self.explain is not None:
             better = self.explain(error, operands, constants)
             if better is not None:

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # PyTorch's name -> what to paste. `x` is the tensor.
 TORCH_SPELLINGS: dict[str, str] = {
@@ -119,3 +126,59 @@ def torch_spelling(name: str, owner: str) -> AttributeError:
     near = difflib.get_close_matches(name, table, n=1, cutoff=0.8)
     hint = f" Did you mean {near[0]!r}? Here it is written: {table[near[0]]}" if near else ""
     return AttributeError(f"{owner} has no attribute {name!r}.{hint}")
+
+
+# PyTorch's keyword -> ours.
+KEYWORDS: dict[str, str] = {
+    "dim": "axis",
+    "dims": "axis",
+    "keepdim": "keepdims",
+    "unbiased": "correction",
+}
+
+# Tensors that PyTorch takes by name.
+TENSORS = ("input", "other", "tensors")
+
+
+def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeError:
+    """The error for a keyword that a function lacks, with ours when it is PyTorch's."""
+    known = list(known)
+    ours = KEYWORDS.get(keyword)
+    if ours == "axis" and "axes" in known:
+        ours = "axes"
+    if ours in known:
+        return TypeError(
+            f"{function}() has no keyword {keyword!r} (PyTorch's name). "
+            f"Here it is written: {ours}=..."
+        )
+    if keyword in TENSORS:
+        hint = "Tensors are passed by position here."
+    else:
+        near = difflib.get_close_matches(keyword, known, n=1)
+        listing = ", ".join(sorted(known)) or "none"
+        hint = f"Did you mean {near[0]}=?" if near else f"Its keywords: {listing}."
+    return TypeError(f"{function}() has no keyword {keyword!r}. {hint}")
+
+
+_UNEXPECTED = re.compile(r"^(.*)\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def spelled(function: Callable[P, R]) -> Callable[P, R]:
+    """Let `function(dim=1)` raise an error that shows `axis=`.
+
+    For public functions that are no `Op` (an Op does it by itself, at no cost).
+    """
+    code = function.__code__  # type: ignore[attr-defined]
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            found = _UNEXPECTED.match(str(error))
+            if found is None or found[2] not in kwargs or found[2] in known:
+                raise
+            raise keyword_error(function.__name__, found[2], known) from None
+
+    return call
