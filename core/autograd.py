@@ -15,6 +15,7 @@ import numpy as np
 
 from . import dtypes
 from .errors import GradError, ShapeError
+from .notice import warn_once
 from .op import Leaf, Node, user_line
 from .ops.elementwise import add, real
 from .ops.reduction import sum_to
@@ -393,7 +394,12 @@ def _deliver(
         fresh = _rounded(g, dtype)
         if not is_owned and not isinstance(g, Tensor) and fresh.array is g:
             fresh = Tensor(g.copy())  # two leaves may have been handed the same memory
-        node.grad = fresh if node.grad is None else add(node.grad, fresh)
+        if node.grad is None:
+            node.grad = fresh
+        else:
+            if node.grad._slot < 0:  # an optimizer has used it already
+                _warn_forgotten(-node.grad._slot)
+            node.grad = add(node.grad, fresh)
     elif node.retained is not None and slot in node.retained:
         before = node.retained[slot]
         fresh = _rounded(g, dtype)
@@ -560,6 +566,14 @@ def _no_graph(out: Tensor) -> GradError:
         )
     return GradError(
         f"backward: this tensor of shape {out.shape} has no graph: {cause}", shape=out.shape
+    )
+
+
+def _warn_forgotten(step: int) -> None:
+    warn_once(
+        "zero_grad",
+        f"after optimizer step {step}, backward adds to gradients that this step used already.\n"
+        "Clear them once a step: optimizer.zero_grad() before loss.backward()",
     )
 
 

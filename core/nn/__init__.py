@@ -3,7 +3,7 @@
 from . import init as init
 from .container import ModuleDict, ModuleList, Sequential
 from .module import HookHandle, LoadResult, Module
-from .notice import TrainingWarning
+from ..notice import TrainingWarning
 from .parameter import Buffer, Parameter
 
 __all__ = [

@@ -41,6 +41,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
         self._seen: set[int] = set()
+        self._steps = 0
         self._check(defaults)
         for group in _as_groups(params):
             self.add_param_group(group)
@@ -115,6 +116,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        self._steps += 1
         for group in self.param_groups:
             if group.dormant:
                 self._wake(group)
@@ -140,7 +142,7 @@ class Optimizer:
         self._update(group, bucket, grads)
         if grads[0]._node is None:
             # The backward pass notices when it adds to a gradient that was used already.
-            grads[0]._slot = -1
+            grads[0]._slot = -self._steps
 
     def _rearranged(self, group: ParamGroup, bucket: Bucket) -> list[Bucket]:
         """Replace a bucket whose parameters no longer go together."""
