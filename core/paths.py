@@ -41,7 +41,7 @@ def atomic(target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         _apply_umask(part)
         os.replace(part, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -54,7 +54,8 @@ def _apply_umask(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
     if sys.platform == "win32":  # folders cannot be opened there; a rename is durable enough
         return
     handle = os.open(folder, os.O_RDONLY)

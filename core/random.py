@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,24 @@ def manual_seed(seed: int) -> None:
 def numpy_rng() -> np.random.Generator:
     """NumPy's generator that `manual_seed` seeds: for initialisation and shuffling."""
     return _numpy
+
+
+def get_state() -> dict[str, Any]:
+    """Where all random streams stand, as JSON values: ours on every device, and NumPy's."""
+    return {
+        "seed": _seed,
+        "generators": {str(device): list(g.get_state()) for device, g in _defaults.items()},
+        "numpy": _numpy.bit_generator.state,
+    }
+
+
+def set_state(value: Mapping[str, Any]) -> None:
+    """Put all random streams back where `get_state` found them."""
+    global _seed
+    _seed = int(value["seed"])
+    for device, (seed, position) in value["generators"].items():
+        default_generator(device).set_state((int(seed), int(position)))
+    _numpy.bit_generator.state = value["numpy"]
 
 
 # -- distributions -----------------------------------------------------------------------------

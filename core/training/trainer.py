@@ -1,0 +1,373 @@
+"""A training loop that a person can read.
+
+`Trainer.fit` is the loop: take a batch, compute the loss, go back, every few batches step the
+optimizer; after each epoch evaluate, save, and say how it went. Everything else here is what the
+loop calls, in the order in which it calls it. Progress can be saved in mid-epoch and resumed
+with bit-identical results on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import random
+from ..errors import ConfigError, GradError, WeightsError
+from ..insight.system import blas, cpu_count
+from ..nn import Module
+from ..optim import EMA, Optimizer, clip_grad_norm_
+from ..state import no_grad
+from ..tensor import Tensor
+from .display import ProgressLine
+from .state import packed, unpacked
+from .store import Checkpoint, CheckpointStore
+
+# (module, batch) -> the loss, or the loss and numbers to report.
+LossFunction = Callable[[Module, Any], "Tensor | tuple[Tensor, Mapping[str, float]]"]
+Evaluation = Callable[[Module], Mapping[str, float]]
+Callback = Callable[["Trainer"], "bool | None"]
+
+
+@dataclass
+class History:
+    """What happened: one record per logged step and per epoch."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def column(self, name: str, of: str = "epochs") -> list[float]:
+        """One figure over time; records without it are left out."""
+        return [row[name] for row in getattr(self, of) if name in row]
+
+
+class Trainer:
+    """Trains a module.
+
+    Args:
+        module: what is trained, on its device.
+        optimizer: updates its parameters.
+        loss: `(module, batch)` -> the loss, or the loss and a dict of numbers to report.
+        batches: a DataLoader, or anything that can be iterated over once an epoch.
+        epochs, steps: when to stop, one of the two; steps are optimizer steps.
+        evaluate: `(module)` -> a dict of numbers, called after each epoch in eval mode (on the
+            averaged weights where there are any).
+        schedule: a learning rate schedule of `bt.optim`; stepped as `schedule_every` says.
+        schedule_every: "step" or "epoch".
+        ema: an `optim.EMA` of the module.
+        clip_norm: largest norm of all gradients together.
+        accumulate: batches whose gradients are added up for one step.
+        monitor: the figure of `evaluate` that tells the best epoch, such as "accuracy".
+        mode: "max" or "min" of the monitored figure.
+        patience: epochs without improvement after which training stops.
+        folder: where checkpoints go; none are written without it.
+        save_every: steps between checkpoints besides those at the end of each epoch.
+        keep: newest checkpoints kept, besides the best.
+        log_every: steps between records in the history.
+        callbacks: called after each step; one that returns True stops the training.
+        quiet: print nothing.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        optimizer: Optimizer,
+        loss: LossFunction,
+        batches: Iterable[Any],
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        evaluate: Evaluation | None = None,
+        schedule: Any = None,
+        schedule_every: str = "step",
+        ema: EMA | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        monitor: str | None = None,
+        mode: str = "max",
+        patience: int | None = None,
+        folder: str | Path | None = None,
+        save_every: int | None = None,
+        keep: int = 2,
+        log_every: int = 50,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+    ) -> None:
+        if (epochs is None) == (steps is None):
+            raise ConfigError("Trainer: say when to stop with either epochs= or steps=")
+        if mode not in ("max", "min") or schedule_every not in ("step", "epoch"):
+            raise ConfigError("Trainer: mode is 'max' or 'min', schedule_every 'step' or 'epoch'")
+        for name, value in (("epochs", epochs), ("steps", steps), ("accumulate", accumulate)):
+            if value is not None and value < 1:
+                raise ConfigError(f"Trainer: {name} must be at least 1, got {value}")
+        if (monitor or patience) and evaluate is None:
+            raise ConfigError("Trainer: monitor and patience need evaluate=")
+        self.module, self.optimizer, self.loss, self.batches = module, optimizer, loss, batches
+        self.epochs, self.max_steps = epochs, steps
+        self.evaluate, self.schedule, self.schedule_every = evaluate, schedule, schedule_every
+        self.ema, self.clip_norm, self.accumulate = ema, clip_norm, accumulate
+        self.monitor, self.mode, self.patience = monitor, mode, patience
+        self.save_every, self.log_every, self.callbacks = save_every, log_every, callbacks
+        self.store = None if folder is None else CheckpointStore(folder, keep)
+        self.line = ProgressLine(quiet)
+        self.history = History()
+        self.step = 0  # optimizer steps so far
+        self.epoch = 0  # epochs finished
+        self.best: float | None = None
+        self.waited = 0  # epochs since the best
+        self.last: dict[str, float] = {}  # figures of the last step
+        self._since = 0  # batches whose gradients wait for a step
+        self._stop = False
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def fit(self, resume: str | Path | None = None) -> History:
+        """Train; returns the history.
+
+        Args:
+            resume: "auto" goes on from the newest sound checkpoint of `folder`, or starts anew
+                where there is none; a folder of a checkpoint goes on from that one.
+        """
+        if resume is not None:
+            self._resume(resume)
+        while not self._finished():
+            self.module.train()
+            self.line.epoch(self)
+            for batch in self._timed(self.batches):
+                self._batch(batch)
+                if self._stop or self._enough_steps():
+                    break
+            else:
+                self._end_epoch()
+                continue
+            break
+        if self._stop or self._enough_steps():
+            self._save()
+        self.line.close(self)
+        return self.history
+
+    def _finished(self) -> bool:
+        return (
+            self._stop
+            or self._enough_steps()
+            or (self.epochs is not None and self.epoch >= self.epochs)
+        )
+
+    def _enough_steps(self) -> bool:
+        return self.max_steps is not None and self.step >= self.max_steps
+
+    def _batch(self, batch: Any) -> None:
+        found = self.loss(self.module, batch)
+        loss, figures = found if isinstance(found, tuple) else (found, {})
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise self._diverged(value)
+        (loss if self.accumulate == 1 else loss / self.accumulate).backward()
+        self._since += 1
+        self.last = {"loss": value, **figures}
+        self.line.batch(self, batch)
+        if self._since == self.accumulate:
+            self._update()
+
+    def _update(self) -> None:
+        if self.clip_norm is not None:
+            norm = clip_grad_norm_(self.module.parameters(), self.clip_norm)
+            self.last["grad_norm"] = float(norm.item())
+        self.last["lr"] = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._since = 0
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update()
+        if self.schedule is not None and self.schedule_every == "step":
+            self.schedule.step()
+        if self.step % self.log_every == 0:
+            self.history.steps.append({"step": self.step, **self.last})
+        for callback in self.callbacks:
+            if callback(self):
+                self._stop = True
+        if self.save_every is not None and self.step % self.save_every == 0:
+            self._save()
+
+    def _end_epoch(self) -> None:
+        if self._since:  # the last, incomplete group of accumulated batches
+            self._update()
+        self.epoch += 1
+        if self.schedule is not None and self.schedule_every == "epoch":
+            self.schedule.step()
+        row: dict[str, float] = {"epoch": self.epoch, "step": self.step, **self.last}
+        if self.evaluate is not None:
+            row.update(self._evaluated(self.evaluate))
+        self.history.epochs.append(row)
+        improved = self._judge(row)
+        saved = self._save()
+        if improved and saved and self.store is not None:
+            self.store.mark(self.step, "best")
+        self.line.end_epoch(self, row, improved)
+
+    def _evaluated(self, evaluate: Evaluation) -> Mapping[str, float]:
+        module = self.module if self.ema is None else self.ema.module
+        training = module.training
+        module.eval()
+        try:
+            with no_grad():
+                return {name: float(value) for name, value in evaluate(module).items()}
+        finally:
+            module.train(training)
+
+    def _judge(self, row: Mapping[str, float]) -> bool:
+        """Whether this epoch is the best so far; without improvement for too long, stop."""
+        if self.monitor is None:
+            return False
+        if self.monitor not in row:
+            raise ConfigError(
+                f"Trainer: evaluate gave no {self.monitor!r} to monitor, only {sorted(row)}"
+            )
+        value = row[self.monitor]
+        better = self.best is None or (
+            value > self.best if self.mode == "max" else value < self.best
+        )
+        if better:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+            if self.patience is not None and self.waited >= self.patience:
+                self._stop = True
+        return better
+
+    def _timed(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """The batches; the time spent waiting for them goes to the progress line."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.line.waited(time.perf_counter() - start)
+            yield batch
+
+    def _diverged(self, value: float) -> GradError:
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        recent = [row["loss"] for row in self.history.steps[-3:] if "loss" in row]
+        return GradError(
+            f"the loss became {value} at step {self.step + 1} (learning rate {rate:g}).\n"
+            + (
+                f"Recorded losses before: {', '.join(f'{v:.4g}' for v in recent)}\n"
+                if recent
+                else ""
+            )
+            + "Lower the learning rate or clip gradients (clip_norm=1.0); to find the operation "
+            "that made it:\n  with bt.detect_anomaly(): trainer.fit(...)",
+            step=self.step + 1,
+            lr=rate,
+            value=value,
+        )
+
+    # -- saving and resuming ---------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        state: dict[str, Any] = {
+            "module": dict(self.module.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "gradients": {
+                name: p.grad for name, p in self.module.named_parameters() if p.grad is not None
+            },
+            "random": random.get_state(),
+            "counters": {
+                "step": self.step,
+                "epoch": self.epoch,
+                "best": self.best,
+                "waited": self.waited,
+                "since": self._since,
+                "last": self.last,
+                "stopped": self._stop,
+            },
+            "history": {"steps": self.history.steps, "epochs": self.history.epochs},
+            "numerics": numerics(),
+        }
+        for name in ("schedule", "ema", "batches"):
+            part = getattr(self, name)
+            if hasattr(part, "state_dict"):
+                state[name] = part.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            WeightsError: it belongs to another module or optimizer.
+        """
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("schedule", "ema", "batches"):
+            part = getattr(self, name)
+            if hasattr(part, "load_state_dict"):
+                if name not in state:
+                    raise WeightsError(f"the checkpoint holds nothing for {name}=")
+                part.load_state_dict(state[name])
+        parameters = dict(self.module.named_parameters())
+        for p in parameters.values():
+            p.grad = None
+        for name, g in state["gradients"].items():
+            p = parameters[name]
+            p.grad = Tensor(g).to(p.device)
+        counters = state["counters"]
+        self.step, self.epoch = int(counters["step"]), int(counters["epoch"])
+        self.best, self.waited = counters["best"], int(counters["waited"])
+        self._since, self.last = int(counters["since"]), dict(counters["last"])
+        self._stop = bool(counters["stopped"])
+        self.history = History(**state["history"])
+        random.set_state(state["random"])
+        _warn_of_other_numerics(state["numerics"])
+
+    def _save(self) -> Path | None:
+        if self.store is None:
+            return None
+        layout, tensors = packed(self.state_dict())
+        return self.store.save(self.step, tensors, {"state": layout})
+
+    def _resume(self, resume: str | Path) -> None:
+        found: Checkpoint | None
+        if resume == "auto":
+            if self.store is None:
+                raise ConfigError("resume='auto' needs folder=, where the checkpoints are")
+            found = self.store.newest()
+            if found is None:
+                return
+        else:
+            path = Path(resume)
+            digits = path.name.removeprefix("step-")
+            if not digits.isdigit():
+                raise ConfigError(
+                    f"{resume} is no checkpoint folder (step-00000100); "
+                    "to take the newest one: resume='auto'"
+                )
+            found = CheckpointStore(path.parent).load(int(digits))
+        self.load_state_dict(unpacked(found.state["state"], found.tensors))
+        self.line.resumed(self, found.folder)
+
+
+def numerics() -> dict[str, Any]:
+    """What bit-identical results depend on besides the seed."""
+    found = blas()
+    return {"kernels": found["kernels"], "threads": found["threads"], "cpus": cpu_count()}
+
+
+def _warn_of_other_numerics(saved: Mapping[str, Any]) -> None:
+    now = numerics()
+    changed = [
+        f"{k}: {saved[k]} then, {now[k]} now" for k in now if k in saved and saved[k] != now[k]
+    ]
+    if changed:
+        warnings.warn(
+            "resuming with other numerics, so results agree to rounding only, not bit for bit "
+            f"({'; '.join(changed)})",
+            stacklevel=3,
+        )
