@@ -12,6 +12,7 @@ from .devices import Device, as_device, backend_of, device_of
 from .errors import GradError, ShapeError
 from .op import Leaf, Node, _install
 from .ops import elementwise as ew
+from .ops import logic
 from .ops.indexing import getitem, split_index, write_item
 from .ops.linalg import matmul
 from .ops.reduction import max, mean, min, sum
@@ -532,29 +533,29 @@ def _install_operators() -> None:
         "mod": ew.remainder,
         "pow": ew.pow,
         "matmul": matmul,
-        "and": ew.bitwise_and,
-        "or": ew.bitwise_or,
-        "xor": ew.bitwise_xor,
-        "lshift": ew.bitwise_left_shift,
-        "rshift": ew.bitwise_right_shift,
+        "and": logic.bitwise_and,
+        "or": logic.bitwise_or,
+        "xor": logic.bitwise_xor,
+        "lshift": logic.bitwise_left_shift,
+        "rshift": logic.bitwise_right_shift,
     }
     for name, op in pairs.items():
         setattr(Tensor, f"__{name}__", _operator(op))
         setattr(Tensor, f"__r{name}__", _operator(op, reflected=True))
     for name, op in {
-        "eq": ew.equal,
-        "ne": ew.not_equal,
-        "lt": ew.less,
-        "le": ew.less_equal,
-        "gt": ew.greater,
-        "ge": ew.greater_equal,
+        "eq": logic.equal,
+        "ne": logic.not_equal,
+        "lt": logic.less,
+        "le": logic.less_equal,
+        "gt": logic.greater,
+        "ge": logic.greater_equal,
     }.items():
         setattr(Tensor, f"__{name}__", _operator(op))
     for name, op in {
         "neg": ew.negative,
         "pos": ew.positive,
         "abs": ew.abs,
-        "invert": ew.bitwise_invert,
+        "invert": logic.bitwise_invert,
     }.items():
         setattr(Tensor, f"__{name}__", _unary(op))
 

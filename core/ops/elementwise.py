@@ -1,8 +1,9 @@
-"""Elementwise arithmetic, comparisons and functions of the array API standard.
+"""Elementwise arithmetic and functions of the array API standard, each with its gradient.
 
-Gradients at boundary points: `maximum`, `minimum` and `clip` share a gradient between equal
-operands as PyTorch does (half each for maximum and minimum; `clip` passes it at its limits),
-`abs` and `sign` have gradient 0 at 0.
+Gradients at boundary points are PyTorch's: equal operands of `maximum` and `minimum` get half
+each, `clip` passes the gradient at its limits, `abs` has gradient 0 at 0. Rounding functions and
+`sign` have gradient 0 everywhere. One op follows another here, a few lines each, which is why
+this file is long; logic is in logic.py.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..op import op
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
+_least, _greatest = min, max
 
 # -- arithmetic --------------------------------------------------------------------------------
 
@@ -96,12 +100,23 @@ def conj(x: Tensor) -> Tensor:
 @op
 def real(xp: Any, x: Tensor) -> Tensor:
     """Real part."""
-    return xp.real(x).copy()
+    return xp.real(x).copy(order="K")
 
 
 @real.backward
 def _(g):
     return g
+
+
+@op
+def imag(xp: Any, x: Tensor) -> Tensor:
+    """Imaginary part; zeros of a real tensor."""
+    return xp.imag(x).copy(order="K")
+
+
+@imag.backward
+def _(g, x):
+    return g * 1j if x.dtype.kind == "c" else None
 
 
 @op(promote=True)
@@ -179,6 +194,39 @@ def _(g, x1, x2):
     return _tie(x1, x2, g, x1 < x2)
 
 
+@op(name="clip", promote=True)
+def _clip(xp: Any, x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    if min is None and max is None:
+        return x.copy(order="K")
+    return xp.clip(x, min, max)
+
+
+@_clip.backward
+def _(g, x, min, max, needs):
+    below = False if min is None else x < min
+    above = False if max is None else x > max
+    if min is not None and max is not None:
+        above = above | (min > max)  # the upper limit wins
+        below = below & ~above
+    outside = below | above
+    return (
+        where(outside, 0.0, g),
+        where(below, g, 0.0) if needs[1] else None,
+        where(above, g, 0.0) if needs[2] else None,
+    )
+
+
+def clip(x: Tensor, /, min: Any = None, max: Any = None) -> Tensor:
+    """The values, those beyond a limit replaced by it; limits are numbers, tensors or None."""
+    if x.dtype.kind in "iu":  # numbers beyond the dtype limit nothing
+        limits = np.iinfo(x.dtype)
+        if type(min) is int:
+            min = None if min < limits.min else _least(min, int(limits.max))
+        if type(max) is int:
+            max = None if max > limits.max else _greatest(max, int(limits.min))
+    return _clip(x, min, max)
+
+
 # -- functions of one tensor ------------------------------------------------------------------
 
 
@@ -217,7 +265,7 @@ def _(g, x, out):
         safe = where(size == 0, 1.0, size)
         inner = conj(g) * out
         return where(size == 0, 0.0, (g - out * real(inner)) / safe)
-    return g * 0
+    return zeros_of(g)
 
 
 @op(to_float=True)
@@ -393,8 +441,58 @@ def atan2(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
 
 @atan2.backward
 def _(g, x1, x2):
-    scaled = g / (x1 * x1 + x2 * x2)
+    size = x1 * x1 + x2 * x2
+    scaled = g / where(size == 0, 1.0, size)
     return scaled * x2, -scaled * x1
+
+
+@op(promote=True, to_float=True)
+def hypot(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """Length of the vector (x1, x2), without overflow on the way. Its gradient at 0 is 0."""
+    return xp.hypot(x1, x2)
+
+
+@hypot.backward
+def _(g, x1, x2, out):
+    scaled = g / where(out == 0, 1.0, out)
+    return scaled * x1, scaled * x2
+
+
+@op(promote=True, to_float=True)
+def logaddexp(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """log(exp(x1) + exp(x2)), without overflow on the way."""
+    return xp.logaddexp(x1, x2)
+
+
+@logaddexp.backward
+def _(g, x1, x2, out):
+    # Both -inf: nothing moves the result, so the gradient is 0 and not NaN.
+    safe = where(out == -math.inf, 0.0, out)
+    return g * exp(x1 - safe), g * exp(x2 - safe)
+
+
+@op(promote=True, to_float=True)
+def copysign(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """The magnitude of x1 with the sign of x2 (which -0.0 has too)."""
+    return xp.copysign(x1, x2)
+
+
+@copysign.backward
+def _(g, x1, x2):
+    one = where(signbit(x2), -1.0, 1.0)
+    return g * sign(x1) * one, zeros_of(g)
+
+
+@op(promote=True, raw=True, differentiable=False)
+def nextafter(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
+    """The next number of the dtype after x1 towards x2."""
+    return xp.nextafter(x1, x2)
+
+
+@op(differentiable=False)
+def signbit(xp: Any, x: Tensor) -> Tensor:
+    """Whether the sign is negative, as it is of -0.0."""
+    return xp.signbit(x)
 
 
 @op(to_float=True)
@@ -463,43 +561,45 @@ def _(g, x):
     return g / conj(1 - x * x)
 
 
-# -- comparisons and logic: no gradient -------------------------------------------------------
+# -- rounding ----------------------------------------------------------------------------------
 
 
-@op(promote=True, differentiable=False)
-def equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether elements are equal."""
-    return xp.equal(x1, x2)
+@op(raw=True, differentiable=False)
+def zeros_of(xp: Any, x: Tensor) -> Tensor:
+    """Zeros in the place of a tensor: the gradient of a function that is flat everywhere."""
+    return xp.zeros_like(x)
 
 
-@op(promote=True, differentiable=False)
-def not_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether elements differ."""
-    return xp.not_equal(x1, x2)
+def _rounded(xp: Any, function: str, x: Any) -> Any:
+    return x.copy(order="K") if x.dtype.kind in "biu" else getattr(xp, function)(x)
 
 
-@op(promote=True, differentiable=False)
-def less(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether x1 < x2."""
-    return xp.less(x1, x2)
+@op
+def floor(xp: Any, x: Tensor) -> Tensor:
+    """The largest whole number that is not larger."""
+    return _rounded(xp, "floor", x)
 
 
-@op(promote=True, differentiable=False)
-def less_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether x1 <= x2."""
-    return xp.less_equal(x1, x2)
+@op
+def ceil(xp: Any, x: Tensor) -> Tensor:
+    """The smallest whole number that is not smaller."""
+    return _rounded(xp, "ceil", x)
 
 
-@op(promote=True, differentiable=False)
-def greater(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether x1 > x2."""
-    return xp.greater(x1, x2)
+@op
+def trunc(xp: Any, x: Tensor) -> Tensor:
+    """The nearest whole number towards zero."""
+    return _rounded(xp, "trunc", x)
 
 
-@op(promote=True, differentiable=False)
-def greater_equal(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Whether x1 >= x2."""
-    return xp.greater_equal(x1, x2)
+@op
+def round(xp: Any, x: Tensor) -> Tensor:
+    """The nearest whole number; of two that are as near, the even one."""
+    return _rounded(xp, "rint", x)
+
+
+for _flat in (floor, ceil, trunc, round):
+    _flat.backward(lambda g: zeros_of(g))
 
 
 @op(promote=True)
@@ -510,7 +610,7 @@ def floor_divide(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
 
 @floor_divide.backward
 def _(g):
-    return g * 0, g * 0
+    return zeros_of(g), zeros_of(g)
 
 
 @op(promote=True)
@@ -522,39 +622,3 @@ def remainder(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
 @remainder.backward
 def _(g, x1, x2, needs):
     return g, -g * floor_divide(x1, x2) if needs[1] else None
-
-
-@op(promote=True, differentiable=False)
-def bitwise_and(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Bits set in both; logical and of booleans."""
-    return xp.bitwise_and(x1, x2)
-
-
-@op(promote=True, differentiable=False)
-def bitwise_or(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Bits set in either; logical or of booleans."""
-    return xp.bitwise_or(x1, x2)
-
-
-@op(promote=True, differentiable=False)
-def bitwise_xor(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Bits set in exactly one."""
-    return xp.bitwise_xor(x1, x2)
-
-
-@op(promote=True, differentiable=False)
-def bitwise_left_shift(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Bits moved left by x2 places."""
-    return xp.left_shift(x1, x2)
-
-
-@op(promote=True, differentiable=False)
-def bitwise_right_shift(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Bits moved right by x2 places, keeping the sign."""
-    return xp.right_shift(x1, x2)
-
-
-@op(differentiable=False)
-def bitwise_invert(xp: Any, x: Tensor) -> Tensor:
-    """Every bit flipped; logical not of booleans."""
-    return xp.invert(x)
