@@ -69,4 +69,5 @@ def test_contact_sheet_and_saving(tmp_path):
     found = {tuple(p) for p in np.asarray(sheet).reshape(-1, 3)}
     assert set(COLOURS[:4]) <= found
     path = save_chart(sheet, tmp_path / "sheet.png")
-    assert Image.open(path).size == sheet.size
+    with Image.open(path) as saved:
+        assert saved.size == sheet.size
