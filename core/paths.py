@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,26 +32,19 @@ def atomic(target: Path) -> Iterator[Path]:
     file, the new one, or none: never a part.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
+    # Not mkstemp, whose files only the owner can read: the mode follows the umask. And not the
+    # target's name, to which nothing can be added when it is as long as a name may be.
+    part = target.parent / f".{secrets.token_hex(8)}.part"
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        _apply_umask(part)
         os.replace(part, target)
         flush_folder(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def _apply_umask(path: Path) -> None:
-    # mkstemp makes files that only the owner can read; others follow the umask.
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def flush_folder(folder: Path) -> None:

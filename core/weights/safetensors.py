@@ -10,12 +10,14 @@ Source: https://github.com/huggingface/safetensors, "Format".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import bool_
 from ..errors import DtypeError, WeightsError
+from ..paths import atomic
 from .header import (
     LENGTH_BYTES,
     MAX_HEADER_BYTES,
@@ -27,8 +29,8 @@ from .header import (
     invalid,
     parse_header,
 )
-from .source import Array, LazyWeights, Path, Source, TensorInfo, atomic_write, quoted
-from .values import require_finite
+from .source import Array, FilePath, LazyWeights, Source, TensorInfo, quoted
+from .values import require_finite, wrong_bool
 
 
 class SafetensorsFile(LazyWeights):
@@ -48,7 +50,7 @@ class SafetensorsFile(LazyWeights):
     metadata: dict[str, str]
 
     def __init__(
-        self, path: Path, mapped: bool = False, *, max_header_bytes: int = MAX_HEADER_BYTES
+        self, path: FilePath, mapped: bool = False, *, max_header_bytes: int = MAX_HEADER_BYTES
     ) -> None:
         self._source = source = Source(path)
         self.path = source.path
@@ -91,7 +93,9 @@ class SafetensorsFile(LazyWeights):
         self._source.close()
 
 
-def load_file(path: Path, *, mapped: bool = False, check_values: bool = False) -> dict[str, Array]:
+def load_file(
+    path: FilePath, *, mapped: bool = False, check_values: bool = False
+) -> dict[str, Array]:
     """Every tensor of a safetensors file, by name, in the order of its header.
 
     Args:
@@ -136,24 +140,24 @@ def load_bytes(
 
 
 def _check_bool(array: Array, name: str, where: str) -> None:
-    if array.size and (largest := int(array.view(np.uint8).max())) > 1:
-        # NumPy would compute with such a byte as if it were a number.
+    if (wrong := wrong_bool(array)) is not None:
         raise invalid(
             where,
-            f"The boolean tensor {quoted(name)} holds a byte of value {largest}, not 0 or 1.",
+            f"The boolean tensor {quoted(name)} holds a byte of value {wrong}, not 0 or 1.",
             tensor=name,
-            got=largest,
+            got=wrong,
         )
 
 
 def save_file(
-    tensors: Mapping[str, Array], path: Path, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Array], path: FilePath, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write arrays to a safetensors file: `path` ends up complete, or as it was before.
 
-    Any memory layout and byte order is written right. The order in the file depends on dtypes
-    and names alone, so equal content gives equal bytes (those of the published writer). Arrays
-    that share memory are written once per name: remove the duplicates of tied weights first.
+    Any memory layout and byte order is written right; a missing folder is made. The order in the
+    file depends on dtypes and names alone, so equal content gives equal bytes (those of the
+    published writer). Arrays that share memory are written once per name: remove the duplicates
+    of tied weights first.
 
     Args:
         tensors: name to array.
@@ -166,7 +170,8 @@ def save_file(
         OSError: no space or no permission; `path` is as it was.
     """
     header, order = _layout(tensors, metadata)
-    with atomic_write(path) as file:
+    # A symbolic link at `path`, as in the hub's cache, is replaced and not written through.
+    with atomic(Path(path)) as part, open(part, "wb") as file:
         file.write(header)
         for name in order:
             file.write(_contents(tensors[name]))

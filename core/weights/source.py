@@ -1,17 +1,15 @@
-"""Files as readers and writers of weights use them: read with a check, mapped, replaced whole."""
+"""Files as the readers of weights use them: read while they stay the same, or mapped."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import stat
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +18,7 @@ from ..dtypes import DType
 from ..errors import WeightsError
 
 Array = NDArray[Any]
-Path = str | os.PathLike[str]
-
-# Files being written carry this prefix until they are complete.
-TEMPORARY_PREFIX = ".bestiary-"
+FilePath = str | os.PathLike[str]
 
 
 class TensorInfo(NamedTuple):
@@ -90,7 +85,7 @@ class Source:
         OSError: it does not exist or cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         self.path = os.fspath(path)
         # Before opening: to open a pipe would wait for a writer.
         if not stat.S_ISREG(os.stat(self.path).st_mode):
@@ -184,38 +179,3 @@ class Source:
         """Close the file; mapped arrays stay valid."""
         self._finalizer()
         self._map = None
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Write a file so that `path` holds the old content or the complete new one, never a part.
-
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and then
-    renamed; the folder is flushed too. After an exception the temporary file is gone. The mode
-    follows the umask, and a symbolic link at `path` is replaced, not followed.
-    """
-    path = os.path.abspath(path)
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

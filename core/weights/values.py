@@ -12,6 +12,15 @@ from .source import Array, quoted
 _BLOCK = 1 << 20  # elements; the temporary booleans stay in the cache
 
 
+def wrong_bool(array: Array) -> int | None:
+    """The largest byte of a boolean array, if it is neither 0 nor 1.
+
+    NumPy would compute with such a byte as if it were a number.
+    """
+    largest = int(array.view(np.uint8).max()) if array.size else 0
+    return largest if largest > 1 else None
+
+
 def nonfinite(tensors: Mapping[str, Array]) -> dict[str, tuple[int, int]]:
     """The tensors that hold NaN or infinite values: {name: (number of NaN, number infinite)}."""
     found = {}
