@@ -27,15 +27,29 @@ from ..ops.activation import (
     softplus,
     softsign,
 )
+from ..ops.classification import cross_entropy, nll_loss, one_hot
 from ..ops.elementwise import tanh
 from ..ops.groupnorm import group_norm, instance_norm
 from ..ops.linear import linear
+from ..ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+)
 from ..ops.normalization import batch_norm, layer_norm, rms_norm
 from ..ops.softmax import log_softmax, logsumexp, softmax, softmin
 
 __all__ = [
     "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "celu",
+    "cross_entropy",
     "elu",
     "erf",
     "gelu",
@@ -44,7 +58,10 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "huber_loss",
     "instance_norm",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -52,6 +69,9 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "mish",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
     "prelu",
     "quick_gelu",
     "relu",
@@ -59,7 +79,9 @@ __all__ = [
     "rms_norm",
     "selu",
     "sigmoid",
+    "sigmoid_focal_loss",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softmin",
     "softplus",
