@@ -1,0 +1,36 @@
+"""Names of classes, by the name of their list. Sources stand in the files."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from ..core.errors import ConfigError
+
+_FOLDER = Path(__file__).parent / "assets" / "labels"
+_FILES = {"imagenet-1k": "imagenet1k.json", "cifar-10": "cifar10.json"}
+
+
+@cache
+def _read(name: str) -> dict[str, list[str]]:
+    if name not in _FILES:
+        raise ConfigError(
+            f"there is no list of labels named {name!r}.\nThere are: {', '.join(_FILES)}", name=name
+        )
+    content: dict[str, list[str]] = json.loads((_FOLDER / _FILES[name]).read_text("utf-8"))
+    return content
+
+
+def label_names(name: str) -> list[str]:
+    """The class names of "imagenet-1k" or "cifar-10", in the order of their numbers.
+
+    Raises:
+        ConfigError: there is no such list.
+    """
+    return list(_read(name)["labels"])
+
+
+def imagenet_synsets() -> list[str]:
+    """WordNet's identifiers of the 1000 ImageNet classes (`n01440764`, ...), sorted as they are."""
+    return list(_read("imagenet-1k")["synsets"])

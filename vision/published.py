@@ -1,0 +1,106 @@
+"""Reading published config.json files: what may be passed over, and what must not be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import ConfigError
+
+#: Keys that transformers writes for every model and that change no result of a vision model.
+TRANSFORMERS_COMMON = frozenset(
+    (
+        "_commit_hash",
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "finetuning_task",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "model_type",
+        "num_labels",
+        "out_features",
+        "out_indices",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "return_dict",
+        "stage_names",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+    )
+)
+
+#: Keys beside `model_args` and `pretrained_cfg` that timm writes.
+TIMM_COMMON = frozenset(
+    (
+        "architecture",
+        "global_pool",
+        "label_descriptions",
+        "label_names",
+        "model_args",
+        "num_classes",
+        "num_features",
+        "pretrained_cfg",
+    )
+)
+
+
+def refuse_unknown(config: Mapping[str, Any], known: frozenset[str] | set[str], what: str) -> None:
+    """Raise for keys that nobody reads: ignoring them would change results.
+
+    Code that a repository offers is never run: `auto_map` is passed over.
+
+    Raises:
+        ConfigError: lists the keys and their values.
+    """
+    unknown = sorted(set(config) - known - {"auto_map", "trust_remote_code"})
+    if unknown:
+        listed = ", ".join(f"{key}={config[key]!r}" for key in unknown[:8])
+        raise ConfigError(
+            f"{what}: the published configuration has keys that are not understood:\n  {listed}\n"
+            "Ignoring them would change the model's results, so it is not loaded.",
+            keys=unknown,
+        )
+
+
+def number_of_labels(config: Mapping[str, Any], default: int = 2) -> int:
+    """How many classes a transformers configuration has."""
+    table = config.get("id2label")
+    if isinstance(table, Mapping) and table:
+        return len(table)
+    return int(config.get("num_labels") or default)
+
+
+def expect(config: Mapping[str, Any], what: str, **wanted: tuple[Any, ...]) -> None:
+    """Raise where a key has a value other than those that are implemented; a missing one is fine.
+
+    Raises:
+        ConfigError: names the key, its value and the values wanted.
+    """
+    for key, values in wanted.items():
+        if key in config and config[key] not in values:
+            raise ConfigError(
+                f"{what}: {key}={config[key]!r} in the published configuration is not supported.\n"
+                f"Supported: {', '.join(map(repr, values))}",
+                key=key,
+                got=config[key],
+            )
+
+
+def positive(what: str, **values: Any) -> None:
+    """Raise unless every value, or every item of it, is a whole number from 1 to 65,536.
+
+    Raises:
+        ConfigError: names the field; sizes beyond that are nonsense, and allocating for them hurts.
+    """
+    for name, value in values.items():
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        if not items or not all(type(item) is int and 1 <= item <= 65_536 for item in items):
+            raise ConfigError(
+                f"{what}: {name}={value!r} makes no sense: whole numbers from 1 to 65,536 wanted.",
+                name=name,
+                got=value,
+            )
