@@ -203,7 +203,6 @@ class _Machine:
     def find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise Malformed("The name of a global is not text.")
-        # Python 2 called the module of the builtins by another name; neither is in the table.
         if (module, name) not in self.table:
             raise import_refused(self.where, f"{module}.{name}")
         self.push(self.table[module, name])
@@ -220,8 +219,8 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _key(value: Any) -> Any:
-    """A dictionary key: of a kind whose hash an attacker cannot make collide at will."""
+def key(value: Any) -> Any:
+    """A dictionary key or a member of a set, of a kind whose hashes nobody can make collide."""
     kind = type(value)
     if kind in (str, bytes, bool, float, type(None)):
         return value
@@ -236,7 +235,7 @@ def _update(target: dict[Any, Any], items: list[Any]) -> None:
     if len(items) % 2:
         raise Malformed("A key without a value.")
     for index in range(0, len(items), 2):
-        target[_key(items[index])] = items[index + 1]
+        target[key(items[index])] = items[index + 1]
 
 
 _OPERATIONS: list[Callable[[_Machine], None] | None] = [None] * 256
@@ -286,7 +285,7 @@ _OPERATIONS[0x96] = lambda m: m.push(m.sized(8))
 # Tuples and containers of what stands above the mark.
 _OPERATIONS[ord("t")] = lambda m: m.push(tuple(m.pop_marked()))
 _OPERATIONS[ord("l")] = lambda m: m.push(m.pop_marked())
-_OPERATIONS[0x91] = lambda m: m.push(frozenset(map(_key, m.pop_marked())))
+_OPERATIONS[0x91] = lambda m: m.push(frozenset(map(key, m.pop_marked())))
 _OPERATIONS[ord("c")] = lambda m: m.find(m.line(), m.line())
 _OPERATIONS[ord("Q")] = lambda m: m.push(m.persistent(m.pop()))
 _OPERATIONS[ord("P")] = lambda m: m.push(m.persistent(m.line()))
@@ -361,13 +360,13 @@ def _extend(m: _Machine) -> None:
 @_code(0x90)
 def _add_items(m: _Machine) -> None:
     values = m.pop_marked()
-    m.top(set).update(map(_key, values))
+    m.top(set).update(map(key, values))
 
 
 @_code(ord("s"))
 def _set_item(m: _Machine) -> None:
-    value, key = m.pop(), m.pop()
-    m.top(dict)[_key(key)] = value
+    value, name = m.pop(), m.pop()
+    m.top(dict)[key(name)] = value
 
 
 @_code(ord("u"))

@@ -37,7 +37,7 @@ from ..dtypes import (
     uint64,
 )
 from .header import MAX_DIMENSIONS
-from .pickle_reader import Call, Malformed
+from .pickle_reader import Call, Malformed, key
 from .source import quoted
 
 # An expanded tensor repeats few stored values; beyond these a small file would make huge arrays.
@@ -275,8 +275,13 @@ def _size(values: Any = ()) -> tuple[int, ...]:
     return _sizes(values, "size")
 
 
+def _set(values: Any = ()) -> set[Any]:
+    if type(values) not in (tuple, list):
+        raise Malformed("A set is made from something that is not a list.")
+    return {key(value) for value in values}
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
-    # Python 3 writes bytes so in protocol 2, which Python 2 should read.
     if type(text) is not str or encoding != "latin1":
         raise Malformed("A text is encoded in a way that no checkpoint needs.")
     return text.encode("latin-1")
@@ -307,6 +312,9 @@ def _table() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter_with_state,
         ("collections", "OrderedDict"): _ordered_dict,
         ("torch", "Size"): _size,
+        # How protocol 2, torch's default, writes sets and bytes.
+        ("__builtin__", "set"): _set,
+        ("builtins", "set"): _set,
         ("_codecs", "encode"): _encode,
         ("numpy", "dtype"): _numpy_dtype,
         ("numpy.core.multiarray", "scalar"): _numpy_scalar,
