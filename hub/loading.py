@@ -368,6 +368,27 @@ def _filled(
     return module, report
 
 
+def with_new_head(
+    architecture: Architecture, config: Any, module: Module, num_classes: int
+) -> tuple[Module, Any]:
+    """A copy of a module whose head is untrained and has `num_classes` outputs; its Config."""
+    changed = dataclasses.replace(config, num_classes=num_classes)
+    with init.empty():
+        copied = architecture.build(changed)
+    inside = tuple(f"{head}." for head in architecture.head)
+    state = {
+        name: value.array.copy()
+        for name, value in module.state_dict().items()
+        if not name.startswith(inside)
+    }
+    for head in architecture.head:
+        part = copied.get_submodule(head)
+        part.reset_parameters()  # type: ignore[attr-defined]
+        state.update({f"{head}.{name}": v.array for name, v in part.state_dict().items()})
+    copied.load_state_dict(state, assign=True)
+    return copied, changed
+
+
 def _replace_head(
     architecture: Architecture,
     module: Module,

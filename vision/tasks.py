@@ -186,6 +186,18 @@ class ImageClassifier:
             dtype=dtype,
         )
 
+    def finetune(self, data: str | Path, **settings: Any) -> ImageClassifier:
+        """Teach it other classes; returns a new task and leaves this one as it is.
+
+        Args:
+            data: a folder with a folder of pictures for each class, or a CSV file.
+            settings: `out=` a folder for the result, `epochs=`, `lr=` and the other settings of
+                `vision.finetune.finetune`.
+        """
+        from .finetune import finetune
+
+        return finetune(self, data, **settings)
+
     def __repr__(self) -> str:
         height, width = self.preprocess.size
         return (

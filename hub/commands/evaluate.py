@@ -1,0 +1,47 @@
+"""`bestiary evaluate`: accuracy, precision and recall on labelled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...core.errors import ConfigError, DataError
+from ..loading import load
+from .output import json_option, print_json
+
+
+@click.command("evaluate")
+@click.argument("name")
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--device", default="cpu", show_default=True)
+@json_option
+def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
+    """Measure the model NAME on DATA, labelled as for `finetune`.
+
+    Where DATA has a split, only its held-out part is used. The classes must be the model's.
+    """
+    from ...vision.labelled import HELD_OUT, labelled_pictures
+
+    model = load(name, device=device)
+    if model.task != "image-classification":
+        raise ConfigError(f"{name} is for {model.task}, which evaluate does not measure yet")
+    found = labelled_pictures(data)
+    unknown = [label for label in found.labels if label not in model.labels]
+    if unknown:
+        raise DataError(
+            f"{data} has classes that the model does not know: {', '.join(unknown[:5])}.\n"
+            f"The model's: {', '.join(model.labels[:8])}{', ...' if len(model.labels) > 8 else ''}",
+            labels=unknown,
+        )
+    chosen = [i for i, s in enumerate(found.splits) if s == HELD_OUT] if found.splits else None
+    numbers = range(len(found.paths)) if chosen is None else chosen
+    report = model.evaluate(
+        [found.paths[i] for i in numbers], [found.labels[found.targets[i]] for i in numbers]
+    )
+    if as_json:
+        print_json(report.to_dict())
+        return
+    click.echo(str(report))
+    for true, predicted, count in report.mistakes():
+        click.echo(f"most confused: {true} taken for {predicted}, {count} times")

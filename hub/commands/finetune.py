@@ -1,0 +1,52 @@
+"""`bestiary finetune`: a model taught your own classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...core.errors import ConfigError
+from ..loading import load
+from .output import json_option, print_json
+
+
+@click.command("finetune")
+@click.argument("name")
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the result.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes with all layers; 0: head alone.")
+@click.option("--head-epochs", type=click.IntRange(1), help="Passes with the head alone.")
+@click.option("--batch-size", type=click.IntRange(2))
+@click.option("--lr", type=float, help="Learning rate of all layers.")
+@click.option("--no-flip", is_flag=True, help="Do not mirror pictures.")
+@click.option("--seed", type=int)
+@click.option("--device", default="cpu", show_default=True)
+@json_option
+def finetune_command(
+    name: str,
+    data: Path,
+    out: Path | None,
+    no_flip: bool,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Teach the model NAME the classes of DATA.
+
+    DATA is a folder with a folder of pictures for each class (or with train and val folders that
+    have them), or a CSV file with the columns path and label.
+    """
+    model = load(name, device=device)
+    if not hasattr(model, "finetune"):
+        raise ConfigError(f"{name} is for {model.task}, which cannot be fine-tuned yet")
+    target = out or Path(f"{Path(name).name}-finetuned")
+    chosen = {k: v for k, v in settings.items() if v is not None}
+    if no_flip:
+        chosen["flip"] = False
+    new = model.finetune(data, out=target, quiet=as_json, **chosen)
+    if as_json:
+        print_json({"folder": str(target), "labels": new.labels, "training": new.card.training})
+    else:
+        click.echo(str(target))
