@@ -175,6 +175,15 @@ class Subset(Dataset[T_co]):
         """The file that a sample comes from."""
         return file_of(self.dataset, self.indices[index])
 
+    @property
+    def gather(self) -> Callable[[Sequence[int]], Any] | None:
+        """Takes whole batches at once, if the data set below does."""
+        below = getattr(self.dataset, "gather", None)
+        if below is None:
+            return None
+        indices = self.indices
+        return lambda chosen: below([indices[index] for index in chosen])
+
 
 class ConcatDataset(Dataset[T_co]):
     """Data sets one after the other."""
@@ -270,7 +279,7 @@ def random_split(
     """
     total = len(dataset)
     fractions = _fractions(lengths, total)
-    rng = generator((seed, SPLIT))
+    rng = generator((SPLIT, seed))
     if labels is None:
         order = rng.permutation(total).tolist()
         parts, start = [], 0

@@ -111,7 +111,7 @@ class _SeededSampler(Sampler):
 
     def rng(self, epoch: int) -> np.random.Generator:
         """The generator of an epoch."""
-        return generator((self.seed, epoch, ORDER))
+        return generator((ORDER, self.seed, epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, the epoch, and how many samples of it have been handed out."""

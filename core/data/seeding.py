@@ -11,8 +11,8 @@ import threading
 
 import numpy as np
 
-# What a key is for; keeps the numbers of samples, of batches and of orders apart.
-SAMPLE, BATCH, ORDER, SPLIT = range(4)
+# The first number of a key says what it is for, so that no two purposes share random numbers.
+SAMPLE, BATCH, STREAM, ORDER, SPLIT = range(1, 6)
 
 Key = tuple[int, ...]
 
