@@ -54,6 +54,9 @@ _NAMES = {
         "core.random": "Generator manual_seed",
         "core.state": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
         "core.tensor": "Tensor",
+        "hub.commands.catalog": "info",
+        "hub.loading": "load",
+        "hub.registry": "list_models",
     }.items()
     for name in names.split()
 }
@@ -117,6 +120,9 @@ if TYPE_CHECKING:
     from .core.state import no_grad as no_grad
     from .core.state import set_grad_enabled as set_grad_enabled
     from .core.tensor import Tensor as Tensor
+    from .hub.commands.catalog import info as info
+    from .hub.loading import load as load
+    from .hub.registry import list_models as list_models
 
 
 def __getattr__(name: str) -> Any:
