@@ -1,1 +1,62 @@
-"""Vision models, one file per architecture, with their transforms, metrics and tasks."""
+"""Vision models, one file per architecture, with their transforms, metrics and tasks.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    name: module
+    for module, names in {
+        "augment": "ColorJitter CutMix Mixup RandAugment RandomCrop RandomErasing "
+        "RandomHorizontalFlip RandomResizedCrop RandomVerticalFlip TrivialAugment",
+        "labels": "imagenet_synsets label_names",
+        "metrics": "ClassificationReport confusion_matrix top_k",
+        "preprocess": "Preprocess",
+        "tasks": "ImageClassifier image_files",
+        "transforms": "CenterCrop Compose Normalize Resize ToArray",
+    }.items()
+    for name in names.split()
+}
+
+if TYPE_CHECKING:
+    from .augment import ColorJitter as ColorJitter
+    from .augment import CutMix as CutMix
+    from .augment import Mixup as Mixup
+    from .augment import RandAugment as RandAugment
+    from .augment import RandomCrop as RandomCrop
+    from .augment import RandomErasing as RandomErasing
+    from .augment import RandomHorizontalFlip as RandomHorizontalFlip
+    from .augment import RandomResizedCrop as RandomResizedCrop
+    from .augment import RandomVerticalFlip as RandomVerticalFlip
+    from .augment import TrivialAugment as TrivialAugment
+    from .labels import imagenet_synsets as imagenet_synsets
+    from .labels import label_names as label_names
+    from .metrics import ClassificationReport as ClassificationReport
+    from .metrics import confusion_matrix as confusion_matrix
+    from .metrics import top_k as top_k
+    from .preprocess import Preprocess as Preprocess
+    from .tasks import ImageClassifier as ImageClassifier
+    from .tasks import image_files as image_files
+    from .transforms import CenterCrop as CenterCrop
+    from .transforms import Compose as Compose
+    from .transforms import Normalize as Normalize
+    from .transforms import Resize as Resize
+    from .transforms import ToArray as ToArray
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

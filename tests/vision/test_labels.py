@@ -1,0 +1,33 @@
+"""Label lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from bestiary.core.errors import ConfigError
+from bestiary.vision.labels import imagenet_synsets, label_names
+
+
+def test_imagenet() -> None:
+    labels, synsets = label_names("imagenet-1k"), imagenet_synsets()
+    assert len(labels) == len(synsets) == len(set(synsets)) == 1000
+    assert synsets == sorted(synsets)
+    assert (labels[0], synsets[0]) == ("tench, Tinca tinca", "n01440764")
+    assert labels[281] == "tabby, tabby cat"
+    assert labels[999].startswith("toilet tissue")
+
+
+def test_cifar() -> None:
+    labels = label_names("cifar-10")
+    assert len(labels) == 10
+    assert (labels[0], labels[9]) == ("airplane", "truck")
+
+
+def test_the_list_cannot_be_spoilt_by_its_user() -> None:
+    label_names("cifar-10").clear()
+    assert len(label_names("cifar-10")) == 10
+
+
+def test_unknown_list() -> None:
+    with pytest.raises(ConfigError, match="imagenet-1k, cifar-10"):
+        label_names("imagenet")
