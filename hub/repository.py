@@ -39,6 +39,8 @@ def snapshot(repo: str, revision: str | None = None) -> Path:
             from ..core.insight.progress import note
 
             note(f"{repo}: fetching {total / 1e6:,.0f} MB")
+        # By its branch name once, so that the cache knows the branch's commit; the rest by commit.
+        huggingface_hub.hf_hub_download(repo, wanted[0], revision=revision)
         for name in wanted:
             path = huggingface_hub.hf_hub_download(repo, name, revision=info.sha)
             if name.endswith(".index.json"):
