@@ -72,27 +72,23 @@ class Config:
 class Conv2dSame(nn.Conv2d):
     """A convolution without bias, padded as TensorFlow's "same": the surplus goes last.
 
-    With a stride the padding depends on the input's size and may be uneven.
+    With a stride the padding depends on the input's size, and may be uneven.
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
-        even = (kernel - 1) // 2 if stride == 1 else 0
-        super().__init__(inputs, outputs, kernel, stride, even, groups=groups, bias=False)
-        # Private, since the base class has settings of these names in forms of its own.
-        self._kernel, self._step = kernel, stride
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self._step > 1:
-            (top, bottom), (left, right) = (self._around(side) for side in x.shape[2:])
-            if top or bottom or left or right:
-                x = F.pad(x, (left, right, top, bottom))
-        return super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        padding = tuple(self._sides_of(side) for side in input.shape[2:])
+        return F.conv2d(input, self.weight, None, self.stride, padding, groups=self.groups)
 
-    def _around(self, side: int) -> tuple[int, int]:
-        outputs = -(-side // self._step)
-        total = max((outputs - 1) * self._step + self._kernel - side, 0)
+    def _sides_of(self, side: int) -> tuple[int, int]:
+        """Padding before and after an axis of this length."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        outputs = -(-side // stride)
+        total = max((outputs - 1) * stride + kernel - side, 0)
         return total // 2, total - total // 2
 
 
