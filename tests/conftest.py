@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ class Source:
 
     file: str
     tree: ast.Module
-    is_module: bool = True
 
     @property
     def package(self) -> str:
@@ -143,7 +141,7 @@ def _is_local(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only loopback can be reached, unless the test is marked `network`."""
     if request.node.get_closest_marker("network") is None:
         connect = socket.socket.connect
@@ -154,7 +152,6 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             connect(self, address)
 
         monkeypatch.setattr(socket.socket, "connect", guarded)
-    yield
 
 
 def _has_gpu() -> bool:
