@@ -64,8 +64,6 @@ DTYPES: dict[str, DType] = {
 NAMES: dict[DType, str] = {dtype: name for name, dtype in DTYPES.items()}
 RANK: dict[DType, int] = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
 
-_INT = frozenset({int})
-
 # Types of the format that this library does not compute with.
 FOREIGN = frozenset({"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 
@@ -204,17 +202,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Entry:
 
     (Files with 200,000 tensors exist; dictionaries would take four times the memory.)
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise _Fault(f"The name {quoted(twice)} appears twice in one object.", name=twice)
-    if len(pairs) == 3 and "data_offsets" in found:
-        dtype, shape, offsets = found.get("dtype"), found.get("shape"), found["data_offsets"]
+    if len(pairs) == 3:
+        (one, dtype), (two, shape), (three, offsets) = pairs
+        if one != "dtype" or two != "shape" or three != "data_offsets":  # another order, or others
+            fields = dict(pairs)
+            dtype, shape, offsets = map(fields.get, ("dtype", "shape", "data_offsets"))
         if type(shape) is list and type(offsets) is list and len(offsets) == 2:
             known = DTYPES.get(dtype) if type(dtype) is str else None
             if known is not None:
                 # As Entry(...), but twice as fast; this line runs for every tensor.
                 return tuple.__new__(Entry, (known, tuple(shape), offsets[0], offsets[1]))
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _Fault(f"The name {quoted(twice)} appears twice in one object.", name=twice)
     return found
 
 
@@ -264,7 +265,10 @@ def _check_entries(tensors: Mapping[str, Any]) -> int:
         if type(entry) is not Entry:
             raise _malformed(name, entry)
         dtype, shape, start, end = entry
-        if type(start) is not int or type(end) is not int or not _INT.issuperset(map(type, shape)):
+        whole = type(start) is int and type(end) is int
+        for size in shape:  # a loop is the fastest way for one to four sizes
+            whole = whole and type(size) is int
+        if not whole:
             raise _Fault(
                 f"The tensor {quoted(name)} has a shape or offsets that are not whole numbers.",
                 tensor=name,

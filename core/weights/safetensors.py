@@ -54,7 +54,7 @@ class SafetensorsFile(LazyWeights):
     ) -> None:
         self._source = source = Source(path)
         self.path = source.path
-        self._mapped = mapped
+        self._take = source.mapped if mapped else source.array
         try:
             length = header_length(
                 source.read(0, LENGTH_BYTES), source.size, self.path, max_header_bytes
@@ -67,12 +67,11 @@ class SafetensorsFile(LazyWeights):
         self._entries, self.metadata, self._data_start = header
 
     def __getitem__(self, name: str) -> Array:
-        dtype, shape, start, end = self._entries[name]
-        take = self._source.mapped if self._mapped else self._source.array
-        array = take(self._data_start + start, (end - start) // dtype.itemsize, dtype)
-        if dtype == bool_:
+        dtype, shape, start, _ = self._entries[name]
+        array = self._take(self._data_start + start, shape, dtype)
+        if dtype is bool_:
             _check_bool(array, name, self.path)
-        return array.reshape(shape)
+        return array
 
     def info(self, name: str) -> TensorInfo:
         """The dtype and shape of a tensor; reads no values."""
@@ -107,7 +106,7 @@ def load_file(
         WeightsError: the file is damaged, changed while it was read, or has forbidden values.
     """
     with SafetensorsFile(path, mapped) as file:
-        tensors = dict(file.items())
+        tensors = {name: file[name] for name in file}
     if check_values:
         require_finite(tensors, file.path)
     return tensors

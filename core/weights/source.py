@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import stat
@@ -150,14 +151,14 @@ class Source:
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
-    def array(self, offset: int, count: int, dtype: DType) -> Array:
-        """`count` elements from byte `offset` on, in memory of their own."""
-        result = np.empty(count, dtype)
-        if count:
-            self.read_into(result.view(np.uint8).data, offset)
+    def array(self, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        """The elements from byte `offset` on, in memory of their own."""
+        result = np.empty(shape, dtype)
+        if result.size:
+            self.read_into(result.reshape(-1).view(np.uint8).data, offset)
         return result
 
-    def mapped(self, offset: int, count: int, dtype: DType) -> Array:
+    def mapped(self, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
         """As `array`, without a copy: writes to it stay in memory (copy on write).
 
         Only for files that nobody truncates: access beyond a shortened end kills the process.
@@ -169,11 +170,11 @@ class Source:
                 self.check()
                 memory = mmap.mmap(self._handle.fileno(), 0, access=mmap.ACCESS_COPY)
             self._map = np.frombuffer(memory, np.uint8)
-        raw = self._map[offset : offset + count * dtype.itemsize]
+        raw = self._map[offset : offset + math.prod(shape) * dtype.itemsize]
         # A mapping begins on a page, so the offset alone tells the alignment.
         if offset % dtype.alignment:
             raw = raw.copy()
-        return raw.view(dtype)
+        return raw.view(dtype).reshape(shape)
 
     def close(self) -> None:
         """Close the file; mapped arrays stay valid."""

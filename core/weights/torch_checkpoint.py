@@ -134,7 +134,7 @@ class _Reader:
         block = self._blocks.get(key)
         if block is None:
             take = self.source.mapped if self._mapped else self.source.array
-            block = take(storage.position, storage.nbytes, uint8)
+            block = take(storage.position, (storage.nbytes,), uint8)
             if self.layout.swapped:
                 block = (
                     block.copy()

@@ -33,6 +33,7 @@ def nonfinite(tensors: Mapping[str, Array]) -> dict[str, tuple[int, int]]:
     return found
 
 
+@np.errstate(invalid="ignore")  # ml_dtypes warns of signalling NaN
 def _count(array: Array) -> tuple[int, int]:
     flat = array.reshape(-1)
     nans = infinite = 0

@@ -28,10 +28,25 @@ from safetensors.torch import save_file
 HERE = Path(__file__).parent / "data" / "torch_checkpoints"
 META = {"torch": torch.__version__, "numpy": np.__version__}
 
-DTYPES = (
-    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 int64 int32 int16 int8 "
-    "uint64 uint32 uint16 uint8 bool complex64 complex128"
-).split()
+DTYPES = [
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+    "complex64",
+    "complex128",
+]
 # Types that the legacy writer has no storage class for.
 NEWER = {"float8_e4m3fn", "float8_e5m2", "uint64", "uint32", "uint16"}
 
