@@ -1,0 +1,65 @@
+"""Inputs and sizes that both sides share: the same numbers from the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+GFLOPS, GBYTES = "GFLOP/s", "GB/s"
+
+
+@dataclass
+class Job:
+    """What is timed. `work` is in floating-point operations or bytes; 0 where neither fits."""
+
+    run: Callable[[], Any]
+    work: float = 0.0
+    unit: str = GFLOPS
+
+
+def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray[Any, Any]:
+    """Normal numbers, float32."""
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
+
+
+# name: (input channels, output channels, kernel, stride, input side): ResNet-50 at 224 pixels
+CONVOLUTIONS = {
+    "7x7-s2-3-64": (3, 64, 7, 2, 224),
+    "1x1-64-256": (64, 256, 1, 1, 56),
+    "3x3-64-64": (64, 64, 3, 1, 56),
+    "3x3-128-128": (128, 128, 3, 1, 28),
+    "3x3-s2-128-128": (128, 128, 3, 2, 56),
+    "1x1-512-128": (512, 128, 1, 1, 28),
+    "3x3-256-256": (256, 256, 3, 1, 14),
+    "1x1-1024-256": (1024, 256, 1, 1, 14),
+    "3x3-512-512": (512, 512, 3, 1, 7),
+    "1x1-512-2048": (512, 2048, 1, 1, 7),
+}
+
+
+def conv_work(row: tuple[int, int, int, int, int], batch: int = 1) -> float:
+    """Floating-point operations of a convolution with same padding."""
+    c, o, k, s, side = row
+    return 2.0 * batch * c * o * k * k * (side // s) ** 2
+
+
+def state_for(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray[Any, Any]]:
+    """The same weights for both sides, scaled so that activations stay in range."""
+    rng = np.random.default_rng(1)
+    state = {}
+    for name, shape in shapes.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name.endswith("running_var"):
+            value = rng.uniform(0.8, 1.2, shape)
+        elif len(shape) > 1:
+            value = rng.normal(size=shape) * (2.0 / np.prod(shape[1:])) ** 0.5
+        elif name.endswith("weight"):
+            value = rng.uniform(0.8, 1.2, shape)
+        else:
+            value = rng.normal(size=shape) * 0.02
+        state[name] = value.astype(np.float32)
+    return state

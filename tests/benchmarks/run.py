@@ -1,0 +1,150 @@
+"""The performance suite: our side alone, or beside PyTorch.
+
+    python tests/benchmarks/run.py                            # ours
+    python tests/benchmarks/run.py --peer ../peer/bin/python  # and PyTorch's, in turn
+    python tests/benchmarks/run.py --only resnet --json out.json
+
+The peer is the Python of an environment that has torch (and nothing of ours). Each side runs in
+a process of its own; outputs are compared before anything is timed; then the sides take turns,
+and the median of the ratios pair by pair is what counts, because machines drift. Variables that
+force slower BLAS kernels are unset for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+FORCING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+class Side:
+    """A worker process: answers one JSON line with one JSON line."""
+
+    def __init__(self, python: str, jobs: str, folder: Path) -> None:
+        environment = {k: v for k, v in os.environ.items() if k not in FORCING}
+        self.process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), jobs, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker died during {request}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def compare(name: str, folder: Path) -> str:
+    """The largest relative difference of the outputs of both sides."""
+    ours, theirs = folder / f"{name}.ours.npy", folder / f"{name}.peer.npy"
+    if not (ours.exists() and theirs.exists()):
+        return ""
+    a, b = np.load(ours), np.load(theirs)
+    if a.shape != b.shape:
+        return f"shapes differ: {a.shape} {b.shape}"
+    scale = float(np.abs(b).max()) or 1.0
+    return f"{float(np.abs(a - b).max()) / scale:.1e}"
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ours = Side(sys.executable, "ours", folder)
+        peer = Side(arguments.peer, "peer", folder) if arguments.peer else None
+        facts = ours.ask(do="facts")
+        print(f"ours: {facts}")
+        if peer is not None:
+            print(f"peer: {peer.ask(do='facts')}")
+        for name in facts["jobs"]:
+            if arguments.only and arguments.only not in name:
+                continue
+            rows.append(measure(name, ours, peer, arguments.rounds, folder))
+            print(line(rows[-1]), flush=True)
+        ours.close()
+        if peer is not None:
+            peer.close()
+    return rows
+
+
+def measure(name: str, ours: Side, peer: Side | None, rounds: int, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"job": name}
+    prepared = ours.ask(do="prepare", job=name)
+    row["unit"], row["work"] = prepared["unit"], prepared.get("work")
+    has_peer = peer is not None and peer.ask(do="prepare", job=name).get("known", False)
+    mine, theirs = [], []
+    for _ in range(rounds):
+        mine.append(ours.ask(do="time", job=name)["seconds"])
+        if has_peer and peer is not None:
+            theirs.append(peer.ask(do="time", job=name)["seconds"])
+    row["ours"] = statistics.median(mine)
+    row["spread"] = (min(mine), max(mine))
+    if theirs:
+        row["peer"] = statistics.median(theirs)
+        ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
+        row["times_faster"] = statistics.median(ratios)
+        row["ratio_spread"] = (min(ratios), max(ratios))
+        row["difference"] = compare(name, folder)
+    ours.ask(do="forget", job=name)
+    if peer is not None:
+        peer.ask(do="forget", job=name)
+    return row
+
+
+def shown(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:8.2f} µs"
+    return f"{seconds * 1e3:8.2f} ms" if seconds < 1 else f"{seconds:8.2f} s "
+
+
+def line(row: dict[str, Any]) -> str:
+    text = f"{row['job']:<34} {shown(row['ours'])}"
+    if row.get("work"):
+        text += f" {row['work'] / row['ours'] / 1e9:7.0f} {row['unit']}"
+    if "peer" in row:
+        low, high = row["ratio_spread"]
+        text += (
+            f"   peer {shown(row['peer'])}   {row['times_faster']:.2f}x as fast"
+            f" ({low:.2f}..{high:.2f})   difference {row['difference']}"
+        )
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", help="Python of an environment with torch")
+    parser.add_argument("--only", help="jobs whose name holds this")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", help="write the rows to this file")
+    arguments = parser.parse_args()
+    rows = run(arguments)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

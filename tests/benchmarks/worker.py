@@ -1,0 +1,62 @@
+"""One side of the suite: prepares jobs, times them, stores their outputs. See run.py."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+LEAST = 0.15  # seconds that one timing takes at least
+
+
+def main() -> None:
+    side, folder = sys.argv[1], Path(sys.argv[2])
+    jobs = importlib.import_module("jobs_ours" if side == "ours" else "jobs_torch")
+    ready: dict[str, tuple[Any, int]] = {}
+    for text in sys.stdin:
+        request = json.loads(text)
+        name = request.get("job", "")
+        if request["do"] == "facts":
+            answer: dict[str, Any] = jobs.facts()
+        elif request["do"] == "prepare":
+            answer = {"known": name in jobs.JOBS, "unit": "", "work": None}
+            if answer["known"]:
+                job = jobs.JOBS[name]()
+                out = job.run()
+                if isinstance(out, np.ndarray):
+                    np.save(folder / f"{name}.{side}.npy", out)
+                ready[name] = (job.run, repetitions(job.run))
+                answer["unit"], answer["work"] = job.unit, job.work
+        elif request["do"] == "time":
+            function, count = ready[name]
+            start = time.perf_counter()
+            for _ in range(count):
+                function()
+            answer = {"seconds": (time.perf_counter() - start) / count}
+        else:
+            ready.pop(name, None)
+            answer = {}
+        print(json.dumps(answer), flush=True)
+
+
+def repetitions(function: Any) -> int:
+    """How often to call it so that one timing takes long enough."""
+    count = 1
+    while True:
+        start = time.perf_counter()
+        for _ in range(count):
+            function()
+        taken = time.perf_counter() - start
+        if taken >= LEAST:
+            return max(1, round(count * LEAST / taken))
+        count *= 4
+
+
+if __name__ == "__main__":
+    main()
