@@ -16,6 +16,7 @@ _NAMES = {
         "labels": "imagenet_synsets label_names",
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
+        "samples": "sample_photographs",
         "tasks": "ImageClassifier image_files",
         "transforms": "CenterCrop Compose Normalize Resize ToArray",
     }.items()
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .metrics import confusion_matrix as confusion_matrix
     from .metrics import top_k as top_k
     from .preprocess import Preprocess as Preprocess
+    from .samples import sample_photographs as sample_photographs
     from .tasks import ImageClassifier as ImageClassifier
     from .tasks import image_files as image_files
     from .transforms import CenterCrop as CenterCrop

@@ -18,9 +18,9 @@ def references() -> Path:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The photographs that ship with the package."""
-    import bestiary.vision
+    from bestiary.vision.samples import FOLDER
 
-    return Path(bestiary.vision.__file__).parent / "assets" / "samples"
+    return FOLDER
 
 
 @pytest.fixture
