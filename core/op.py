@@ -359,6 +359,9 @@ class Op(Generic[P, R]):
             return out
         results = tuple(r if type(r) is _ndarray or r is None else _as_array(r) for r in result)
         outs = tuple(None if r is None else _wrap(r) for r in results)
+        if self.view:
+            for each in outs:
+                each._cell, each._view = operands[0]._cell, True
         if track and state.grad_enabled and self.differentiable:
             node = self._record(operands, constants, saved_from, simple)
             node.meta = tuple(((), _F32) if r is None else (r.shape, r.dtype) for r in results)

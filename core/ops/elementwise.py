@@ -565,9 +565,9 @@ def _(g, x):
 
 
 @op(raw=True, differentiable=False)
-def zeros_of(xp: Any, x: Tensor) -> Tensor:
+def zeros_of(xp: Any, x: Tensor, *, shape: tuple[int, ...] | None = None) -> Tensor:
     """Zeros in the place of a tensor: the gradient of a function that is flat everywhere."""
-    return xp.zeros_like(x)
+    return xp.zeros_like(x, shape=shape)
 
 
 def _rounded(xp: Any, function: str, x: Any) -> Any:

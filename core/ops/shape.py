@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .. import dtypes
-from ..devices import Device, move
-from ..errors import ShapeError
+from ..devices import Device, backend_of, move
+from ..errors import IndexRangeError, ShapeError
 from ..op import op
+from ..spelling import spelled
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -62,7 +63,7 @@ def _(error, operands, constants):
     )
 
 
-def reshape(x: Tensor, shape: Shape | int, *, copy: bool | None = None) -> Tensor:
+def reshape(x: Tensor, /, shape: Shape | int, *, copy: bool | None = None) -> Tensor:
     """The same values in another shape; one size may be -1.
 
     Args:
@@ -72,7 +73,18 @@ def reshape(x: Tensor, shape: Shape | int, *, copy: bool | None = None) -> Tenso
     if copy:
         x = positive_copy(x)
     result: Tensor = _reshape(x, shape=wanted)
+    if copy is False and not _shares(result.array, x.array):
+        raise ShapeError(
+            f"reshape: {tuple(x.shape)} with this memory order becomes {tuple(result.shape)} "
+            "only as a copy.\nAllow it: leave copy=False out",
+            shape=tuple(x.shape),
+        )
     return result
+
+
+def _shares(a: Any, b: Any) -> bool:
+    backend = backend_of(a)
+    return backend is not None and bool(backend.xp.may_share_memory(a, b))
 
 
 @op(raw=True)
@@ -99,7 +111,7 @@ def _(g, axes):
     return _permute(g, axes=tuple(inverse))
 
 
-def permute_dims(x: Tensor, axes: Shape) -> Tensor:
+def permute_dims(x: Tensor, /, axes: Shape) -> Tensor:
     """The axes in another order: `permute_dims(x, (0, 2, 3, 1))` is NCHW to NHWC."""
     chosen = tuple(a % x.ndim if -x.ndim <= a < x.ndim else a for a in axes)
     if sorted(chosen) != list(range(x.ndim)):
@@ -112,20 +124,21 @@ def permute_dims(x: Tensor, axes: Shape) -> Tensor:
     return result
 
 
-def matrix_transpose(x: Tensor) -> Tensor:
+def matrix_transpose(x: Tensor, /) -> Tensor:
     """The last two axes exchanged."""
     if x.ndim < 2:
         raise ShapeError(f"matrix_transpose needs two axes or more, got shape {tuple(x.shape)}.")
     return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def expand_dims(x: Tensor, *, axis: int | Shape = 0) -> Tensor:
+@spelled
+def expand_dims(x: Tensor, /, axis: int | Shape = 0) -> Tensor:
     """New axes of size 1 at these positions of the result."""
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     ndim = x.ndim + len(axes)
     for a in axes:
         if not -ndim <= a < ndim:
-            raise ShapeError(f"expand_dims: axis {a} is out of range for {ndim} axes")
+            raise IndexRangeError(f"expand_dims: axis {a} is out of range for {ndim} axes")
     places = {a % ndim for a in axes}
     if len(places) != len(axes):
         raise ShapeError(f"expand_dims: repeated axis in {axes}")
@@ -133,7 +146,8 @@ def expand_dims(x: Tensor, *, axis: int | Shape = 0) -> Tensor:
     return reshape(x, tuple(1 if i in places else next(sizes) for i in range(ndim)))
 
 
-def squeeze(x: Tensor, axis: int | Shape) -> Tensor:
+@spelled
+def squeeze(x: Tensor, /, axis: int | Shape) -> Tensor:
     """Without these axes, each of which must have size 1."""
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     for a in axes:
@@ -155,7 +169,7 @@ def _(g):
     return g  # the engine sums over what was broadcast
 
 
-def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
+def broadcast_to(x: Tensor, /, shape: Shape) -> Tensor:
     """Repeated along axes of size 1 and new leading axes, without a copy (do not write to it)."""
     result: Tensor = _broadcast_to(x, shape=tuple(shape))
     return result
@@ -184,6 +198,7 @@ def _common(xs: Any) -> list[Tensor]:
     return [x if x.dtype == target else astype(x, dtype=target) for x in xs]
 
 
+@spelled
 def concat(arrays: Any, /, *, axis: int | None = 0) -> Tensor:
     """Tensors joined along an existing axis; flattened first when `axis` is None."""
     xs = _common(list(arrays))
@@ -204,6 +219,7 @@ def _(g, shapes, axis):
     return tuple(g[(slice(None),) * place + (i,)] for i in range(len(shapes)))
 
 
+@spelled
 def stack(arrays: Any, /, *, axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
     result: Tensor = _stack(*_common(list(arrays)), axis=axis)

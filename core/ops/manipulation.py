@@ -1,0 +1,427 @@
+"""Operations that rearrange, repeat and extend tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError, ShapeError
+from ..op import op
+from ..spelling import spelled
+from .elementwise import zeros_of
+from .shape import broadcast_to, concat, expand_dims, permute_dims, reshape, stack
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+Shape = tuple[int, ...]
+Axes = int | tuple[int, ...] | None
+
+
+def _axes(name: str, axis: int | Sequence[int], ndim: int) -> Shape:
+    """Axes as non-negative numbers, in the order given."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    found = tuple(a % ndim if -ndim <= a < ndim else -1 for a in axes)
+    if -1 in found or len(set(found)) != len(found):
+        raise ShapeError(
+            f"{name}: axis={axis} does not name distinct axes of {ndim}.", axis=axis, ndim=ndim
+        )
+    return found
+
+
+# -- order -------------------------------------------------------------------------------------
+
+
+@op(name="flip", view=True)
+def _flip(xp: Any, x: Tensor, *, axes: Shape) -> Tensor:
+    return xp.flip(x, axis=axes)
+
+
+@_flip.backward
+def _(g, axes):
+    return _flip(g, axes=axes)
+
+
+@spelled
+def flip(x: Tensor, /, *, axis: Axes = None) -> Tensor:
+    """The elements in reverse order along axes (all of them for None)."""
+    axes = tuple(range(x.ndim)) if axis is None else _axes("flip", axis, x.ndim)
+    return _flip(x, axes=axes)
+
+
+@op(name="roll", raw=True)
+def _roll(xp: Any, x: Tensor, *, shift: int | Shape, axis: Axes) -> Tensor:
+    return xp.roll(x, shift, axis=axis)
+
+
+@_roll.backward
+def _(g, shift, axis):
+    back = -shift if isinstance(shift, int) else tuple(-s for s in shift)
+    return _roll(g, shift=back, axis=axis)
+
+
+@spelled
+def roll(x: Tensor, /, shift: int | Shape, *, axis: Axes = None) -> Tensor:
+    """The elements moved along axes; what leaves at the end comes in at the start.
+
+    Without an axis the tensor is rolled as if it were flat.
+    """
+    shifts = shift if isinstance(shift, int) else tuple(shift)
+    return _roll(x, shift=shifts, axis=axis)
+
+
+def moveaxis(x: Tensor, source: int | Shape, destination: int | Shape, /) -> Tensor:
+    """Axes put at other places; the others keep their order."""
+    sources = _axes("moveaxis", source, x.ndim)
+    places = _axes("moveaxis", destination, x.ndim)
+    if len(sources) != len(places):
+        raise ShapeError(f"moveaxis: {len(sources)} axes for {len(places)} places")
+    order = [i for i in range(x.ndim) if i not in sources]
+    for place, axis in sorted(zip(places, sources, strict=True)):
+        order.insert(place, axis)
+    return permute_dims(x, tuple(order))
+
+
+@op(name="tril", raw=True)
+def _tril(xp: Any, x: Tensor, *, k: int) -> Tensor:
+    return xp.tril(x, k)
+
+
+@_tril.backward
+def _(g, k):
+    return _tril(g, k=k)
+
+
+@op(name="triu", raw=True)
+def _triu(xp: Any, x: Tensor, *, k: int) -> Tensor:
+    return xp.triu(x, k)
+
+
+@_triu.backward
+def _(g, k):
+    return _triu(g, k=k)
+
+
+def _check_matrix(name: str, x: Tensor) -> None:
+    if x.ndim < 2:
+        raise ShapeError(
+            f"{name}: needs two axes or more, got shape {tuple(x.shape)}.", got=tuple(x.shape)
+        )
+
+
+def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """Matrices with zeros above diagonal `k` (0 the main one, positive above it)."""
+    _check_matrix("tril", x)
+    return _tril(x, k=k)
+
+
+def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """Matrices with zeros below diagonal `k`."""
+    _check_matrix("triu", x)
+    return _triu(x, k=k)
+
+
+# -- parts -------------------------------------------------------------------------------------
+
+
+@op(name="unstack", outputs=2, view=True)
+def _unstack(xp: Any, x: Tensor, *, axis: int) -> tuple[Tensor, ...]:
+    return tuple(x[(slice(None),) * axis + (i, ...)] for i in range(x.shape[axis]))
+
+
+@_unstack.backward
+def _(g, axis):
+    some = next(part for part in g if part is not None)
+    return stack([zeros_of(some) if part is None else part for part in g], axis=axis)
+
+
+@spelled
+def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices along an axis, without it: the inverse of `stack`."""
+    (place,) = _axes("unstack", axis, x.ndim)
+    return _unstack(x, axis=place)
+
+
+@op(name="split", outputs=2, view=True)
+def _split(xp: Any, x: Tensor, *, sizes: Shape, axis: int) -> tuple[Tensor, ...]:
+    stops = np.cumsum(sizes).tolist()
+    return tuple(
+        x[(slice(None),) * axis + (slice(stop - size, stop),)]
+        for size, stop in zip(sizes, stops, strict=True)
+    )
+
+
+@_split.backward
+def _(g, shapes, sizes, axis):
+    parts = []
+    some = next(part for part in g if part is not None)
+    for size, part in zip(sizes, g, strict=True):
+        if part is None:
+            shape = tuple(size if i == axis else n for i, n in enumerate(shapes[0]))
+            part = zeros_of(some, shape=shape)
+        parts.append(part)
+    return concat(parts, axis=axis)
+
+
+@spelled
+def split(x: Tensor, /, sections: int | Sequence[int], *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The tensor cut into parts along an axis.
+
+    Args:
+        sections: how many parts of one size, or the size of each part.
+
+    Raises:
+        ShapeError: the sizes do not add up to the axis.
+    """
+    (place,) = _axes("split", axis, x.ndim)
+    length = x.shape[place]
+    if isinstance(sections, int):
+        if sections < 1 or length % sections:
+            raise ShapeError(
+                f"split: {length} elements of axis {axis} do not make {sections} equal parts.\n"
+                f"Give the sizes: bt.split(x, [{-(-length // max(sections, 1))}, ...], "
+                f"axis={axis})",
+                length=length,
+                sections=sections,
+            )
+        sizes = (length // sections,) * sections
+    else:
+        sizes = tuple(sections)
+    if sum(sizes) != length or any(n < 0 for n in sizes):
+        raise ShapeError(
+            f"split: the sizes {sizes} add up to {sum(sizes)}, axis {axis} has {length}.",
+            expected=length,
+            got=sizes,
+        )
+    return _split(x, sizes=sizes, axis=place)
+
+
+# -- repetition --------------------------------------------------------------------------------
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The shape that tensors of these shapes broadcast to.
+
+    Raises:
+        ShapeError: two sizes of an axis differ and neither is 1.
+    """
+    ndim = max((len(s) for s in shapes), default=0)
+    result = []
+    for i in range(-ndim, 0):
+        sizes = {s[i] for s in shapes if len(s) >= -i} - {1}
+        if len(sizes) > 1:
+            raise ShapeError(
+                f"shapes {', '.join(str(tuple(s)) for s in shapes)} do not broadcast: axis {i} "
+                f"has sizes {sorted(sizes)}.",
+                shapes=shapes,
+            )
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
+
+
+def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
+    """The tensors, each broadcast to the shape of all (do not write to them)."""
+    shape = broadcast_shapes(*(x.shape for x in arrays))
+    return [x if x.shape == shape else broadcast_to(x, shape) for x in arrays]
+
+
+def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
+    """Coordinates of a grid from the coordinates of its axes.
+
+    Args:
+        indexing: "xy" (the first array runs along the second axis, as in pictures) or "ij".
+    """
+    if indexing not in ("xy", "ij"):
+        raise ConfigError(f"meshgrid: indexing is 'xy' or 'ij', got {indexing!r}", got=indexing)
+    for x in arrays:
+        if x.ndim != 1:
+            raise ShapeError(f"meshgrid: takes tensors of one axis, got shape {tuple(x.shape)}")
+    places = list(range(len(arrays)))
+    if indexing == "xy" and len(arrays) > 1:
+        places[:2] = [1, 0]
+    shape = [0] * len(arrays)
+    for x, place in zip(arrays, places, strict=True):
+        shape[place] = x.shape[0]
+    return [
+        broadcast_to(
+            reshape(x, tuple(-1 if i == place else 1 for i in range(len(arrays)))), tuple(shape)
+        )
+        for x, place in zip(arrays, places, strict=True)
+    ]
+
+
+@op(raw=True, differentiable=False)
+def repeat_places(xp: Any, repeats: Tensor) -> Tensor:
+    """Each index as often as `repeats` says."""
+    return xp.repeat(xp.arange(repeats.shape[0]), repeats.tolist())
+
+
+@spelled
+def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> Tensor:
+    """Each element repeated (whole tensors: `tile`); flattened first without an axis.
+
+    Args:
+        repeats: how often, for all elements or for each one along the axis.
+    """
+    if axis is None:
+        x, axis = reshape(x, (-1,)), 0
+    (place,) = _axes("repeat", axis, x.ndim)
+    if not isinstance(repeats, int) and repeats.size == 1:
+        repeats = int(repeats.item())
+    if not isinstance(repeats, int):
+        if repeats.shape != (x.shape[place],):
+            raise ShapeError(
+                f"repeat: {repeats.shape} repetitions for {x.shape[place]} elements of axis {axis}",
+                expected=(x.shape[place],),
+                got=tuple(repeats.shape),
+            )
+        return x[(slice(None),) * place + (repeat_places(repeats),)]
+    shape = list(x.shape)
+    wide = broadcast_to(
+        expand_dims(x, axis=place + 1), (*shape[: place + 1], repeats, *shape[place + 1 :])
+    )
+    shape[place] *= repeats
+    return reshape(wide, tuple(shape))
+
+
+def tile(x: Tensor, repetitions: Shape, /) -> Tensor:
+    """The whole tensor repeated along each axis."""
+    counts = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
+    ndim = max(len(counts), x.ndim)
+    counts = (1,) * (ndim - len(counts)) + counts
+    shape = (1,) * (ndim - x.ndim) + tuple(x.shape)
+    wide = reshape(x, tuple(n for size in shape for n in (1, size)))
+    wide = broadcast_to(wide, tuple(n for pair in zip(counts, shape, strict=True) for n in pair))
+    return reshape(wide, tuple(c * n for c, n in zip(counts, shape, strict=True)))
+
+
+# -- padding -----------------------------------------------------------------------------------
+
+_MODES = ("constant", "edge", "reflect", "circular")
+Widths = tuple[tuple[int, int], ...]
+
+
+def _edges(mode: str, axis: int, low: int, high: int, size: int) -> list[tuple[Any, Any]]:
+    """Index pairs (border, where its values come from) of one axis, in the padded tensor."""
+    every = (slice(None),) * axis
+    stop = low + size
+    if mode == "edge":
+        pairs = [
+            (slice(0, low), slice(low, low + 1)),
+            (slice(stop, stop + high), slice(stop - 1, stop)),
+        ]
+    elif mode == "reflect":
+        end = stop - 2 - high  # a slice downwards to index 0 ends with None, not with -1
+        pairs = [
+            (slice(0, low), slice(2 * low, low, -1)),
+            (slice(stop, stop + high), slice(stop - 2, end if end >= 0 else None, -1)),
+        ]
+    else:
+        pairs = [
+            (slice(0, low), slice(size, size + low)),
+            (slice(stop, stop + high), slice(low, low + high)),
+        ]
+    return [
+        ((*every, border), (*every, source))
+        for (border, source), width in zip(pairs, (low, high), strict=True)
+        if width
+    ]
+
+
+def _inside(widths: Widths, shape: Shape) -> tuple[slice, ...]:
+    return tuple(slice(low, low + n) for (low, _), n in zip(widths, shape, strict=True))
+
+
+@op(name="pad", raw=True)
+def _pad(xp: Any, x: Tensor, *, widths: Widths, mode: str, value: Any = 0) -> Tensor:
+    shape = tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True))
+    out = xp.empty_like(x, shape=shape)  # unlike pad of NumPy, in the memory order of x
+    if mode == "constant":
+        out[...] = value
+    out[_inside(widths, x.shape)] = x
+    if mode != "constant":
+        for axis, ((low, high), size) in enumerate(zip(widths, x.shape, strict=True)):
+            for border, source in _edges(mode, axis, low, high, size):
+                out[border] = out[source]
+    return out
+
+
+@_pad.backward
+def _(g, shapes, widths, mode):
+    if mode == "constant":
+        return g[_inside(widths, shapes[0])]
+    return fold_padding(g, widths=widths, mode=mode, shape=shapes[0])
+
+
+@op
+def fold_padding(xp: Any, x: Tensor, *, widths: Widths, mode: str, shape: Shape) -> Tensor:
+    """Borders added to where `pad` took them from: its gradient."""
+    out = x.copy(order="K")
+    for axis in reversed(range(x.ndim)):
+        for border, source in _edges(mode, axis, *widths[axis], shape[axis]):
+            values = out[border]
+            if mode == "edge":
+                values = values.sum(axis=axis, keepdims=True)
+            out[source] += values
+    return out[_inside(widths, shape)]
+
+
+@fold_padding.backward
+def _(g, widths, mode):
+    return _pad(g, widths=widths, mode=mode)
+
+
+def pad(
+    x: Tensor,
+    /,
+    pad_width: int | Sequence[Any],
+    *,
+    mode: str = "constant",
+    constant_values: float = 0,
+) -> Tensor:
+    """The tensor with borders.
+
+    Args:
+        pad_width: elements before and after: a number for all axes, a pair for all axes, or a
+            pair for each axis.
+        mode: "constant" (filled with `constant_values`), "edge" (the outermost value),
+            "reflect" (mirrored at the outermost value) or "circular" (from the other end).
+
+    Raises:
+        ShapeError: a border that reflects or wraps around is longer than the tensor.
+    """
+    if mode not in _MODES:
+        raise ConfigError(f"pad: mode is one of {', '.join(_MODES)}; got {mode!r}", got=mode)
+    widths = _widths(pad_width, x.ndim)
+    limit = {"reflect": 1, "circular": 0}.get(mode)
+    for axis, (low, high) in enumerate(widths):
+        size = x.shape[axis]
+        if limit is not None and max(low, high) > size - limit:
+            raise ShapeError(
+                f"pad: a {mode} border of {max(low, high)} needs {max(low, high) + limit} "
+                f"elements, axis {axis} has {size}.",
+                axis=axis,
+                size=size,
+            )
+        if mode == "edge" and size == 0 and (low or high):
+            raise ShapeError(f"pad: axis {axis} is empty and has no edge to repeat", axis=axis)
+    return _pad(x, widths=widths, mode=mode, value=constant_values)
+
+
+def _widths(value: Any, ndim: int) -> Widths:
+    if isinstance(value, int):
+        pairs: list[tuple[int, int]] = [(value, value)] * ndim
+    elif len(value) == 2 and all(isinstance(n, int) for n in value):
+        pairs = [(value[0], value[1])] * ndim
+    else:
+        pairs = [(n, n) if isinstance(n, int) else (int(n[0]), int(n[1])) for n in value]
+    if len(pairs) != ndim or any(n < 0 for pair in pairs for n in pair):
+        raise ShapeError(
+            f"pad: pad_width={value} does not give a border to each of {ndim} axes; "
+            "write ((before, after), ...), one pair an axis, none negative.",
+            expected=ndim,
+            got=value,
+        )
+    return tuple(pairs)
