@@ -82,9 +82,23 @@ def _misfit(
     prefix = _common_prefix(missing, unexpected)
     if prefix:
         lines.append(prefix)
+    if wrong and not missing and not unexpected:
+        lines += _other_head(wrong)
     if not wrong:
         lines.append("To load what fits: model.load_state_dict(state, strict=False)")
     return WeightsError("\n".join(lines), missing=missing, unexpected=unexpected, shapes=wrong)
+
+
+def _other_head(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> list[str]:
+    """The cure when only a head differs, by its number of classes."""
+    sizes = {(want[0], got[0]) for _, want, got in wrong if want and got}
+    if len(sizes) != 1 or any(want[1:] != got[1:] for _, want, got in wrong):
+        return []
+    ((want, got),) = sizes
+    return [
+        f"A head of another size? bt.load(..., num_classes={got}) builds the one of the weights,",
+        f"bt.load(..., num_classes={want}) replaces it with an untrained one.",
+    ]
 
 
 def _some(names: list[str], limit: int = 4) -> str:
