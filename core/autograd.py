@@ -327,11 +327,21 @@ def _step(
         pending[edge] = result
         # Nobody else's memory: neither a view, nor handed through, nor kept by the node.
         if type(result) is _ndarray and result.base is None:
-            for other in (*received, *saved, *results[:i]):
+            for other in (*received, *saved):
                 if other is result:
                     break
             else:
-                owned.add(edge)
+                if len(results) == 1 or not _shared(result, results):
+                    owned.add(edge)
+
+
+def _shared(result: Any, results: Sequence[Any]) -> bool:
+    """Whether a rule handed the same memory to two operands."""
+    uses = 0
+    for other in results:
+        if other is result or getattr(other, "base", None) is result:
+            uses += 1
+    return uses > 1
 
 
 def _fitted(result: Any, shape: tuple[int, ...], dtype: dtypes.DType, on_tensors: bool) -> Any:

@@ -137,6 +137,23 @@ def test_leaves_never_share_gradient_memory():
     assert b.grad.tolist() == [1.0, 1.0]
 
 
+def test_a_rule_may_hand_the_same_memory_to_two_operands():
+    @op(name="test_sum_of_both", promote=True)
+    def both(xp, x1, x2):
+        return x1 + x2
+
+    @both.backward
+    def _(g):
+        shared = g * 1.0
+        return shared, shared
+
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    a, b = x * 1.0, y * 1.0
+    # a's gradient arrives in three parts: adding them up must not touch b's
+    (both(a, b) + a * 2.0 + a * 3.0).sum().backward()
+    assert x.grad.tolist() == [6.0, 6.0] and y.grad.tolist() == [1.0, 1.0]
+
+
 def test_the_given_gradient_is_not_changed():
     x = leaf(1.0, 2.0)
     g = bt.tensor([1.0, 1.0])
