@@ -14,13 +14,13 @@ import numpy as np
 from ..errors import ShapeError
 from ..op import op
 from .elementwise import sqrt, square
-from .reduction import mean
+from .reduction import mean, total
 from .shape import broadcast_to, reshape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-_ROWS = 256  # summed at once in the array's dtype; partial sums are added in float64
+_ROWS = 256  # squared and summed at once; the sums are added in float64
 
 
 def flat_rows(x: Any, axes: int = 1) -> Any:
@@ -51,30 +51,11 @@ def per_channel(v: Any, ndim: int) -> Any:
 # -- sums over channels ------------------------------------------------------------------------
 
 
-def _row_sum(xp: Any, rows: Any) -> Any:
-    """Sum over the first axis, in blocks whose sums are added in float64."""
-    count = rows.shape[0]
-    if xp is not np or count <= _ROWS:
-        return rows.sum(0)
-    blocks = count // _ROWS
-    ones = np.ones((1, _ROWS), rows.dtype)
-    total = (ones @ rows[: blocks * _ROWS].reshape(blocks, _ROWS, -1)).sum((0, 1), dtype=np.float64)
-    total += rows[blocks * _ROWS :].sum(0)
-    return total.astype(rows.dtype)
-
-
 @op
 def channel_sum(xp: Any, x: Tensor, *, axis: int = 1) -> Tensor:
     """The sum over all axes but one, with accurate partial sums in either memory layout."""
-    rows: Any
-    if axis in (-1, x.ndim - 1):
-        rows = flat_rows(x)
-    else:
-        rows = channel_rows(x)
-    if rows is not None:
-        return _row_sum(xp, rows)
-    inner = x.sum(tuple(range(2, x.ndim)))  # contiguous: NumPy sums pairwise
-    return _row_sum(xp, inner)
+    kept = axis % x.ndim
+    return total(xp, x, tuple(i for i in range(x.ndim) if i != kept), keepdims=False)
 
 
 @channel_sum.backward
@@ -380,8 +361,8 @@ def layer_norm_backward(
     shape = x.shape[x.ndim - axes :]
     dweight = dbias = dx = None
     if needed[1]:
-        dweight = _row_sum(xp, gs * hat).reshape(shape)
-        dbias = _row_sum(xp, gs).reshape(shape)
+        dweight = total(xp, gs * hat, 0, False).reshape(shape)
+        dbias = total(xp, gs, 0, False).reshape(shape)
     if needed[0]:
         dx = gs * weight.reshape(-1) if weight is not None else gs.copy()
         hat *= xp.einsum("ij,ij->i", dx, hat)[:, None] / width
@@ -465,7 +446,7 @@ def rms_norm_backward(
     hat = rows * rstd.astype(x.dtype)
     dx = dweight = None
     if needed[1]:
-        dweight = _row_sum(xp, gs * hat).reshape(x.shape[x.ndim - axes :])
+        dweight = total(xp, gs * hat, 0, False).reshape(x.shape[x.ndim - axes :])
     if needed[0]:
         dx = gs * weight.reshape(-1) if weight is not None else gs.copy()
         hat *= xp.einsum("ij,ij->i", dx, hat)[:, None] / rows.shape[1]

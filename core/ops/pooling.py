@@ -1,0 +1,436 @@
+"""Pooling in two dimensions: primitives over (B, C, H, W) in either memory layout.
+
+Windows are walked element by element of the kernel, each a strided view of the whole image, so
+that nothing is gathered; positions outside the image are left out, not filled in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError, ShapeError
+from ..op import op
+from .conv import Pair, kernel_reach
+from .convolution import pair
+from .normalization import channel_rows
+from .resampling import averaging_taps, resample
+from .shape import broadcast_to, concat, permute_dims, reshape
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def _window(
+    shape: Any, out: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> list[tuple[Any, Any]]:
+    """For each element of the kernel, the index of the outputs and that of the inputs."""
+    every = slice(None)
+    places = []
+    for i in range(kernel[0]):
+        to_rows, rows = kernel_reach(shape[2], out[0], i * dilation[0] - padding[0], stride[0])
+        for j in range(kernel[1]):
+            to, place = kernel_reach(shape[3], out[1], j * dilation[1] - padding[1], stride[1])
+            places.append(((every, every, to_rows, to), (every, every, rows, place)))
+    return places
+
+
+def _like(xp: Any, x: Any, size: Pair, fill: Any) -> Any:
+    """A new array of x's channels and memory layout."""
+    b, c = x.shape[:2]
+    if channel_rows(x) is not None:
+        return xp.full((b, *size, c), fill, x.dtype).transpose(0, 3, 1, 2)
+    return xp.full((b, c, *size), fill, x.dtype)
+
+
+# -- maximum -----------------------------------------------------------------------------------
+
+
+@op(name="max_pool2d")
+def _max_pool2d(
+    xp: Any, x: Tensor, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    lowest = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    out = _like(xp, x, size, lowest)
+    for to, place in _window(x.shape, size, kernel, stride, padding, dilation):
+        xp.maximum(out[to], x[place], out=out[to])
+    return out
+
+
+@_max_pool2d.backward
+def _(g, x, out, kernel, stride, padding, dilation):
+    return max_unpool(g, x, out, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+
+
+def _first_hits(xp: Any, x: Any, largest: Any, places: Any) -> Any:
+    """For each element of the kernel, where it is the first that equals the maximum."""
+    open_ = xp.ones_like(largest, dtype=bool)
+    for to, place in places:
+        hit = x[place] == largest[to]
+        hit &= open_[to]
+        open_[to] ^= hit
+        yield to, place, hit
+
+
+@op
+def max_unpool(
+    xp: Any,
+    values: Tensor,
+    x: Tensor,
+    largest: Tensor,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Tensor:
+    """Values given to the place in each window that held the maximum; the first of equal ones."""
+    out = xp.zeros_like(x, dtype=values.dtype)
+    places = _window(x.shape, largest.shape[2:], kernel, stride, padding, dilation)
+    for to, place, hit in _first_hits(xp, x, largest, places):
+        out[place] += values[to] * hit
+    return out
+
+
+@max_unpool.backward
+def _(g, x, largest, kernel, stride, padding, dilation):
+    options = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return max_pick(g, x, largest, **options), None, None
+
+
+@op
+def max_pick(
+    xp: Any,
+    values: Tensor,
+    x: Tensor,
+    largest: Tensor,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Tensor:
+    """The values at the place in each window that holds the maximum of x."""
+    out = xp.zeros_like(largest, dtype=values.dtype)
+    places = _window(x.shape, largest.shape[2:], kernel, stride, padding, dilation)
+    for to, place, hit in _first_hits(xp, x, largest, places):
+        out[to] += values[place] * hit
+    return out
+
+
+@max_pick.backward
+def _(g, x, largest, kernel, stride, padding, dilation):
+    options = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return max_unpool(g, x, largest, **options), None, None
+
+
+# -- average -----------------------------------------------------------------------------------
+
+
+def _counts(
+    n: int, length: int, kernel: int, stride: int, padding: int, include_pad: bool
+) -> list[int]:
+    """How many positions each window counts along one axis."""
+    counts = []
+    for i in range(length):
+        start = i * stride - padding
+        stop = min(start + kernel, n + padding)
+        counts.append(stop - start if include_pad else min(stop, n) - max(start, 0))
+    return counts
+
+
+def _divisor(
+    xp: Any,
+    dtype: Any,
+    shape: Any,
+    size: Pair,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    include_pad: bool,
+) -> Any:
+    rows, columns = (
+        _counts(shape[2 + i], size[i], kernel[i], stride[i], padding[i], include_pad)
+        for i in (0, 1)
+    )
+    if len(set(rows)) == len(set(columns)) == 1:
+        return 1.0 / (rows[0] * columns[0])
+    counts = xp.asarray(rows, dtype)[:, None] * xp.asarray(columns, dtype)
+    return 1 / counts
+
+
+@op(name="avg_pool2d", to_float=True)
+def _avg_pool2d(
+    xp: Any, x: Tensor, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool
+) -> Tensor:
+    out = _like(xp, x, size, 0)
+    for to, place in _window(x.shape, size, kernel, stride, padding, (1, 1)):
+        out[to] += x[place]
+    out *= _divisor(xp, x.dtype, x.shape, size, kernel, stride, padding, include_pad)
+    return out
+
+
+@_avg_pool2d.backward
+def _(g, shapes, kernel, stride, padding, include_pad):
+    return avg_unpool(
+        g,
+        shape=shapes[0],
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        include_pad=include_pad,
+    )
+
+
+@op
+def avg_unpool(
+    xp: Any,
+    values: Tensor,
+    *,
+    shape: tuple[int, ...],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    include_pad: bool,
+) -> Tensor:
+    """Values divided by the size of their window and given to every place in it."""
+    size = values.shape[2:]
+    share = values * _divisor(xp, values.dtype, shape, size, kernel, stride, padding, include_pad)
+    out = _like(xp, values, shape[2:], 0)
+    for to, place in _window(shape, size, kernel, stride, padding, (1, 1)):
+        out[place] += share[to]
+    return out
+
+
+@avg_unpool.backward
+def _(g, shapes, kernel, stride, padding, include_pad):
+    return _avg_pool2d(
+        g,
+        size=shapes[0][2:],
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        include_pad=include_pad,
+    )
+
+
+@op(to_float=True)
+def global_avg_pool(xp: Any, x: Tensor) -> Tensor:
+    """The mean over space of each channel: (B, C, ...) gives (B, C)."""
+    b, c = x.shape[:2]
+    rows = channel_rows(x)
+    count = x.size // (b * c) if x.size else 1
+    if xp is np and rows is not None and count > 1:
+        # Channels last: a product with ones is several times faster than a sum over outer axes.
+        ones = np.full((1, count), 1.0 / count, x.dtype)
+        return (ones @ rows.reshape(b, count, c))[:, 0]
+    return x.mean(tuple(range(2, x.ndim)))
+
+
+@global_avg_pool.backward
+def _(g, shapes):
+    b, c, *size = shapes[0]
+    share = g * (1 / max(math.prod(size), 1))
+    spread = broadcast_to(reshape(share, (b, *(1 for _ in size), c)), (b, *size, c))
+    return permute_dims(spread, (0, spread.ndim - 1, *range(1, spread.ndim - 1)))
+
+
+# -- as users call them ------------------------------------------------------------------------
+
+
+def _pool_length(n: int, kernel: int, stride: int, padding: int, reach: int, ceil: bool) -> int:
+    room = n + 2 * padding - reach
+    length = (-(-room // stride) if ceil else room // stride) + 1
+    if ceil and (length - 1) * stride >= n + padding:
+        length -= 1  # the last window must start inside the image or its left padding
+    return length
+
+
+def _geometry(
+    where: str,
+    x: Tensor,
+    kernel_size: int | Pair,
+    stride: int | Pair | None,
+    padding: int | Pair,
+    dilation: int | Pair,
+    ceil_mode: bool,
+) -> tuple[Pair, Pair, Pair, Pair, Pair]:
+    """Output size, kernel, stride, padding and dilation, checked."""
+    if x.ndim != 4:
+        hint = "\nOne image? Add the batch axis: x[None]" if x.ndim == 3 else ""
+        raise ShapeError(
+            f"{where}: the input is (B, C, H, W), got {tuple(x.shape)}.{hint}", got=tuple(x.shape)
+        )
+    kernel = pair(kernel_size, "kernel_size")
+    steps = kernel if stride is None else pair(stride, "stride")
+    border, spread = pair(padding, "padding"), pair(dilation, "dilation")
+    if min(*kernel, *steps, *spread) < 1 or min(border) < 0:
+        raise ConfigError(
+            f"{where}: kernel {kernel}, stride {steps} and dilation {spread} must be at least 1, "
+            f"padding {border} at least 0."
+        )
+    size = []
+    for n, k, s, p, d in zip(x.shape[2:], kernel, steps, border, spread, strict=True):
+        if 2 * p > k:
+            raise ConfigError(f"{where}: padding {border} exceeds half the kernel {kernel}.")
+        length = _pool_length(n, k, s, p, d * (k - 1) + 1, ceil_mode)
+        if length < 1:
+            raise ShapeError(
+                f"{where}: a window of {kernel} does not fit the image {tuple(x.shape)} with "
+                f"padding {border}.",
+                expected=kernel,
+                got=tuple(x.shape),
+            )
+        size.append(length)
+    return (size[0], size[1]), kernel, steps, border, spread
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest value in each window; padding never wins.
+
+    Args:
+        stride: defaults to the kernel's size.
+        ceil_mode: windows that hang over the end count too.
+
+    Shape: x (B, C, H, W); the result is (B, C, OH, OW).
+    """
+    size, kernel, steps, border, spread = _geometry(
+        "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode
+    )
+    return _max_pool2d(x, size=size, kernel=kernel, stride=steps, padding=border, dilation=spread)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window.
+
+    Args:
+        count_include_pad: padded zeros count as values.
+
+    Shape: x (B, C, H, W); the result is (B, C, OH, OW).
+    """
+    size, kernel, steps, border, _ = _geometry(
+        "avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode
+    )
+    return _avg_pool2d(
+        x,
+        size=size,
+        kernel=kernel,
+        stride=steps,
+        padding=border,
+        include_pad=bool(count_include_pad),
+    )
+
+
+def _lifted(where: str, x: Tensor) -> Tensor:
+    if x.ndim != 3:
+        raise ShapeError(
+            f"{where}: the input is (B, C, L), got {tuple(x.shape)}.", got=tuple(x.shape)
+        )
+    return reshape(x, (x.shape[0], x.shape[1], 1, x.shape[2]))
+
+
+def _lowered(x: Tensor) -> Tensor:
+    return reshape(x, (x.shape[0], x.shape[1], x.shape[3]))
+
+
+def max_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest value in each window of (B, C, L)."""
+    step = kernel_size if stride is None else stride
+    image = _lifted("max_pool1d", x)
+    return _lowered(
+        max_pool2d(image, (1, kernel_size), (1, step), (0, padding), (1, dilation), ceil_mode)
+    )
+
+
+def avg_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window of (B, C, L)."""
+    step = kernel_size if stride is None else stride
+    image = _lifted("avg_pool1d", x)
+    return _lowered(
+        avg_pool2d(image, (1, kernel_size), (1, step), (0, padding), ceil_mode, count_include_pad)
+    )
+
+
+def _target(x: Tensor, output_size: Any) -> Pair:
+    wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    rows, columns = (n if n is not None else x.shape[2 + i] for i, n in enumerate(wanted))
+    return int(rows), int(columns)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
+    """Means of windows that divide the image into `output_size` parts; None keeps an axis.
+
+    Shape: x (B, C, H, W); the result is (B, C, *output_size).
+    """
+    if x.ndim != 4:
+        raise ShapeError(
+            f"adaptive_avg_pool2d: the input is (B, C, H, W), got {tuple(x.shape)}.",
+            got=tuple(x.shape),
+        )
+    size = _target(x, output_size)
+    if size == (1, 1):
+        return reshape(global_avg_pool(x), (x.shape[0], x.shape[1], 1, 1))
+    for axis, n in ((2, size[0]), (3, size[1])):
+        if x.shape[axis] != n:
+            x = resample(x, taps=averaging_taps(x.shape[axis], n), axis=axis)
+    return x
+
+
+def adaptive_max_pool2d(x: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
+    """Largest values of windows that divide the image into `output_size` parts.
+
+    Shape: x (B, C, H, W); the result is (B, C, *output_size).
+    """
+    size = _target(x, output_size)
+    if all(n % m == 0 for n, m in zip(x.shape[2:], size, strict=True)):
+        return max_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
+    for axis, n in ((2, size[0]), (3, size[1])):
+        length = x.shape[axis]
+        parts = []
+        for i in range(n):
+            start, stop = i * length // n, -(-(i + 1) * length // n)
+            part = x[(slice(None),) * axis + (slice(start, stop),)]
+            window = (part.shape[2], 1) if axis == 2 else (1, part.shape[3])
+            parts.append(max_pool2d(part, window))
+        x = concat(parts, axis=axis)
+    return x
+
+
+def adaptive_avg_pool1d(x: Tensor, output_size: int) -> Tensor:
+    """Means of windows that divide (B, C, L) into `output_size` parts."""
+    return _lowered(adaptive_avg_pool2d(_lifted("adaptive_avg_pool1d", x), (1, output_size)))
+
+
+def adaptive_max_pool1d(x: Tensor, output_size: int) -> Tensor:
+    """Largest values of windows that divide (B, C, L) into `output_size` parts."""
+    return _lowered(adaptive_max_pool2d(_lifted("adaptive_max_pool1d", x), (1, output_size)))
