@@ -359,7 +359,8 @@ def _filled(
             state[new] = array.astype(options.dtype)
             cast.append(new)
     if options.dtype != dtypes.float32:
-        module.to(dtype=options.dtype)
+        with np.errstate(all="ignore"):  # what is converted is still uninitialised memory
+            module.to(dtype=options.dtype)
     try:
         module.load_state_dict(state, assign=True)
     except WeightsError as error:
