@@ -17,9 +17,11 @@ from ..dtypes import DType, kind_of
 from ..errors import DtypeError, WeightsError
 from .source import quoted
 
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
+_NUMBER = re.compile(r"(?<![^.])([0-9]{1,9})(?![^.])")  # a whole part of a dotted name
 _MAX_PREFIX_PARTS = 3
 _NEAR = 0.6
+_COMPARED = 2_000  # names; similarity is quadratic
+_OLD_NAMES = {"weight": "gamma", "bias": "beta"}  # of normalisations in older files
 _LINES = 12
 
 
@@ -129,10 +131,7 @@ def misfit(
     """The error for a comparison that does not fit; it has at most 12 lines."""
     prefix, cure = _prefix_cure(result)
     lines = [f"{where} do not fit {model}; nothing was loaded."]
-    hints = [cure] if cure else []
-    hints += [] if cure else _nearest(result)
-    head = _head_hint(result)
-    hints += [head] if head else []
+    hints = cure or _nearest(result) or _head_hint(result)
     room = _LINES - len(lines) - len(hints)
     sections: list[tuple[str, list[str]]] = [
         ("Missing", [str(pattern) for pattern in group(result.missing)]),
@@ -167,18 +166,18 @@ def misfit(
 
 def group(names: Iterable[str]) -> list[Pattern]:
     """Names by pattern: those that differ in their numbers only are one, in order of appearance."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        groups.setdefault(_NUMBER.sub("{}", name), []).append(name)
-    return [Pattern(_with_ranges(text, members), members) for text, members in groups.items()]
+        # Alternately text and numbers; the pattern is the texts.
+        groups.setdefault(tuple(_NUMBER.split(name)[::2]), []).append(name)
+    return [Pattern(_with_ranges(texts, members), members) for texts, members in groups.items()]
 
 
-def _with_ranges(text: str, names: Sequence[str]) -> str:
+def _with_ranges(texts: tuple[str, ...], names: Sequence[str]) -> str:
     """The pattern with the numbers that occur in each place: `h.{0-11}.bias`."""
-    columns = zip(*(map(int, _NUMBER.findall(name)) for name in names), strict=True)
+    columns = zip(*(map(int, _NUMBER.split(name)[1::2]) for name in names), strict=True)
     places = [_ranges(sorted(set(column))) for column in columns]
-    parts = text.split("{}")
-    return parts[0] + "".join(p + rest for p, rest in zip(places, parts[1:], strict=False))
+    return texts[0] + "".join(place + text for place, text in zip(places, texts[1:], strict=True))
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -226,24 +225,24 @@ def _joined(rows: Sequence[str], lines: int) -> list[str]:
     return texts
 
 
-def _prefix_cure(result: Comparison) -> tuple[str | None, str]:
-    """The prefix that one side has and the other lacks, and the line that cures it."""
+def _prefix_cure(result: Comparison) -> tuple[str | None, list[str]]:
+    """The prefix that one side has and the other lacks, and the lines that cure it."""
     if not result.missing or not result.unexpected:
-        return None, ""
+        return None, []
     missing, unexpected = set(result.missing), set(result.unexpected)
     extra, gain = _best_prefix(unexpected, missing)
     lacking, other_gain = _best_prefix(missing, unexpected)
     if max(gain, other_gain) < max(2, 0.5 * min(len(missing), len(unexpected))):
-        return None, ""
+        return None, []
     if gain >= other_gain:
-        return extra, (
-            f"{gain} names in the file only have {extra!r} in front. Without it:\n"
-            f"    weights = {{name.removeprefix({extra!r}): w for name, w in weights.items()}}"
-        )
-    return lacking, (
-        f"{other_gain} names in the model have {lacking!r} in front that the file lacks. With it:\n"
-        f"    weights = {{{lacking!r} + name: w for name, w in weights.items()}}"
-    )
+        return extra, [
+            f"{gain} names in the file only have {extra!r} in front. Without it:",
+            f"    weights = {{name.removeprefix({extra!r}): w for name, w in weights.items()}}",
+        ]
+    return lacking, [
+        f"{other_gain} names in the model have {lacking!r} in front that the file lacks. With it:",
+        f"    weights = {{{lacking!r} + name: w for name, w in weights.items()}}",
+    ]
 
 
 def _best_prefix(longer: set[str], shorter: set[str]) -> tuple[str, int]:
@@ -260,32 +259,32 @@ def _best_prefix(longer: set[str], shorter: set[str]) -> tuple[str, int]:
 
 
 def _nearest(result: Comparison) -> list[str]:
-    """For a few missing names, the most similar unexpected ones."""
-    wanted, given = group(result.missing), group(result.unexpected)
-    texts = [pattern.text for pattern in given]
+    """For a few missing names, the most similar unexpected ones, each used once."""
+    free = {pattern.text: pattern for pattern in group(result.unexpected[:_COMPARED])}
     pairs = []
-    for pattern in wanted[:50]:
-        near = difflib.get_close_matches(pattern.text, texts[:200], n=1, cutoff=_NEAR)
+    for pattern in group(result.missing[:_COMPARED])[:20]:
+        end = pattern.text.rpartition(".")[2]
+        old = pattern.text.removesuffix(end) + _OLD_NAMES.get(end, end)
+        near = difflib.get_close_matches(old, free, n=1, cutoff=_NEAR)
         if near:
-            pairs.append(f"{near[0]} -> {pattern.text}")
-    if not pairs:
-        return []
-    return ["Similar names (file -> model): " + ", ".join(pairs[:3])]
+            pairs.append(f"{free.pop(near[0]).text} -> {pattern.text}")
+    return ["Similar names (file -> model):", *_joined(pairs, 2)] if pairs else []
 
 
-def _head_hint(result: Comparison) -> str:
+def _head_hint(result: Comparison) -> list[str]:
     """A classifier of another size: one or two tensors that differ in their first axis only."""
     if result.missing or result.unexpected or not 1 <= len(result.misshapen) <= 2:
-        return ""
+        return []
     sizes = set()
     for got, want in result.misshapen.values():
         if not got or len(got) != len(want) or got[1:] != want[1:]:
-            return ""
+            return []
         sizes.add((got[0], want[0]))
     if len(sizes) != 1:
-        return ""
+        return []
     ((file_size, model_size),) = sizes
-    return (
-        f"The head has {file_size} outputs in the file and {model_size} in the model. To load "
-        f"all but the head: bt.load(name, num_classes={model_size})"
-    )
+    return [
+        f"The head has {file_size} outputs in the file and {model_size} in the model. To load all "
+        "but the head:",
+        f"    bt.load(name, num_classes={model_size})",
+    ]
