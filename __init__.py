@@ -21,9 +21,11 @@ __version__ = "0.1.0"
 _MODULES = {
     "data": "core.data",
     "errors": "core.errors",
+    "fft": "core.ops.fft",
     "generative": "generative",
     "graph": "core.graph",
     "hub": "hub",
+    "linalg": "core.linalg",
     "nn": "core.nn",
     "optim": "core.optim",
     "random": "core.random",
@@ -42,7 +44,8 @@ _NAMES = {
         "core.autograd": "backward grad jvp vjp",
         "core.checkpoint": "checkpoint",
         "core.creation": (
-            "asarray empty empty_like full full_like ones ones_like tensor zeros zeros_like"
+            "arange asarray empty empty_like eye from_dlpack full full_like linspace ones "
+            "ones_like tensor zeros zeros_like"
         ),
         "core.devices": "Device cuda_is_available device",
         "core.dtypes": (
@@ -50,6 +53,39 @@ _NAMES = {
             "int8 int16 int32 int64 uint8 uint16 uint32 uint64"
         ),
         "core.op": "op",
+        "core.namespace": (
+            "__array_api_version__ __array_namespace_info__ astype can_cast e finfo iinfo inf "
+            "isdtype nan newaxis pi result_type"
+        ),
+        "core.ops.activation": "erf",
+        "core.ops.cumulative": "cumulative_prod cumulative_sum diff",
+        "core.ops.einsum": "einsum",
+        "core.ops.elementwise": (
+            "abs acos acosh add asin asinh atan atan2 atanh ceil clip conj copysign cos cosh "
+            "divide exp expm1 floor floor_divide hypot imag log log10 log1p log2 logaddexp "
+            "maximum minimum multiply negative nextafter positive pow real reciprocal "
+            "remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc where"
+        ),
+        "core.ops.indexing": "put_along_axis take take_along_axis",
+        "core.ops.linalg": "diag matmul outer tensordot trace vecdot",
+        "core.ops.logic": (
+            "all allclose any bitwise_and bitwise_invert bitwise_left_shift bitwise_or "
+            "bitwise_right_shift bitwise_xor equal greater greater_equal isclose isfinite "
+            "isinf isnan less less_equal logical_and logical_not logical_or logical_xor "
+            "not_equal"
+        ),
+        "core.ops.manipulation": (
+            "broadcast_arrays broadcast_shapes flip meshgrid moveaxis pad repeat roll split "
+            "tile tril triu unstack"
+        ),
+        "core.ops.reduction": "count_nonzero max mean min prod std sum var",
+        "core.ops.searching": "argmax argmin nonzero searchsorted",
+        "core.ops.sets": "unique_all unique_counts unique_inverse unique_values",
+        "core.ops.shape": (
+            "broadcast_to concat expand_dims matrix_transpose permute_dims reshape squeeze stack"
+        ),
+        "core.ops.softmax": "logsumexp",
+        "core.ops.sorting": "argsort sort topk",
         "core.ops.update": "assign",
         "core.random": "Generator manual_seed",
         "core.state": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
@@ -70,6 +106,7 @@ if TYPE_CHECKING:
     from .core import data as data
     from .core import errors as errors
     from .core import graph as graph
+    from .core import linalg as linalg
     from .core import nn as nn
     from .core import optim as optim
     from .core import random as random
@@ -82,11 +119,15 @@ if TYPE_CHECKING:
     from .core.autograd import jvp as jvp
     from .core.autograd import vjp as vjp
     from .core.checkpoint import checkpoint as checkpoint
+    from .core.creation import arange as arange
     from .core.creation import asarray as asarray
     from .core.creation import empty as empty
     from .core.creation import empty_like as empty_like
+    from .core.creation import eye as eye
+    from .core.creation import from_dlpack as from_dlpack
     from .core.creation import full as full
     from .core.creation import full_like as full_like
+    from .core.creation import linspace as linspace
     from .core.creation import ones as ones
     from .core.creation import ones_like as ones_like
     from .core.creation import tensor as tensor
@@ -110,7 +151,148 @@ if TYPE_CHECKING:
     from .core.dtypes import uint16 as uint16
     from .core.dtypes import uint32 as uint32
     from .core.dtypes import uint64 as uint64
+    from .core.namespace import __array_api_version__ as __array_api_version__
+    from .core.namespace import __array_namespace_info__ as __array_namespace_info__
+    from .core.namespace import astype as astype
+    from .core.namespace import can_cast as can_cast
+    from .core.namespace import e as e
+    from .core.namespace import finfo as finfo
+    from .core.namespace import iinfo as iinfo
+    from .core.namespace import inf as inf
+    from .core.namespace import isdtype as isdtype
+    from .core.namespace import nan as nan
+    from .core.namespace import newaxis as newaxis
+    from .core.namespace import pi as pi
+    from .core.namespace import result_type as result_type
     from .core.op import op as op
+    from .core.ops import fft as fft
+    from .core.ops.activation import erf as erf
+    from .core.ops.cumulative import cumulative_prod as cumulative_prod
+    from .core.ops.cumulative import cumulative_sum as cumulative_sum
+    from .core.ops.cumulative import diff as diff
+    from .core.ops.einsum import einsum as einsum
+    from .core.ops.elementwise import abs as abs
+    from .core.ops.elementwise import acos as acos
+    from .core.ops.elementwise import acosh as acosh
+    from .core.ops.elementwise import add as add
+    from .core.ops.elementwise import asin as asin
+    from .core.ops.elementwise import asinh as asinh
+    from .core.ops.elementwise import atan as atan
+    from .core.ops.elementwise import atan2 as atan2
+    from .core.ops.elementwise import atanh as atanh
+    from .core.ops.elementwise import ceil as ceil
+    from .core.ops.elementwise import clip as clip
+    from .core.ops.elementwise import conj as conj
+    from .core.ops.elementwise import copysign as copysign
+    from .core.ops.elementwise import cos as cos
+    from .core.ops.elementwise import cosh as cosh
+    from .core.ops.elementwise import divide as divide
+    from .core.ops.elementwise import exp as exp
+    from .core.ops.elementwise import expm1 as expm1
+    from .core.ops.elementwise import floor as floor
+    from .core.ops.elementwise import floor_divide as floor_divide
+    from .core.ops.elementwise import hypot as hypot
+    from .core.ops.elementwise import imag as imag
+    from .core.ops.elementwise import log as log
+    from .core.ops.elementwise import log1p as log1p
+    from .core.ops.elementwise import log2 as log2
+    from .core.ops.elementwise import log10 as log10
+    from .core.ops.elementwise import logaddexp as logaddexp
+    from .core.ops.elementwise import maximum as maximum
+    from .core.ops.elementwise import minimum as minimum
+    from .core.ops.elementwise import multiply as multiply
+    from .core.ops.elementwise import negative as negative
+    from .core.ops.elementwise import nextafter as nextafter
+    from .core.ops.elementwise import positive as positive
+    from .core.ops.elementwise import pow as pow
+    from .core.ops.elementwise import real as real
+    from .core.ops.elementwise import reciprocal as reciprocal
+    from .core.ops.elementwise import remainder as remainder
+    from .core.ops.elementwise import round as round
+    from .core.ops.elementwise import sign as sign
+    from .core.ops.elementwise import signbit as signbit
+    from .core.ops.elementwise import sin as sin
+    from .core.ops.elementwise import sinh as sinh
+    from .core.ops.elementwise import sqrt as sqrt
+    from .core.ops.elementwise import square as square
+    from .core.ops.elementwise import subtract as subtract
+    from .core.ops.elementwise import tan as tan
+    from .core.ops.elementwise import tanh as tanh
+    from .core.ops.elementwise import trunc as trunc
+    from .core.ops.elementwise import where as where
+    from .core.ops.indexing import put_along_axis as put_along_axis
+    from .core.ops.indexing import take as take
+    from .core.ops.indexing import take_along_axis as take_along_axis
+    from .core.ops.linalg import diag as diag
+    from .core.ops.linalg import matmul as matmul
+    from .core.ops.linalg import outer as outer
+    from .core.ops.linalg import tensordot as tensordot
+    from .core.ops.linalg import trace as trace
+    from .core.ops.linalg import vecdot as vecdot
+    from .core.ops.logic import all as all
+    from .core.ops.logic import allclose as allclose
+    from .core.ops.logic import any as any
+    from .core.ops.logic import bitwise_and as bitwise_and
+    from .core.ops.logic import bitwise_invert as bitwise_invert
+    from .core.ops.logic import bitwise_left_shift as bitwise_left_shift
+    from .core.ops.logic import bitwise_or as bitwise_or
+    from .core.ops.logic import bitwise_right_shift as bitwise_right_shift
+    from .core.ops.logic import bitwise_xor as bitwise_xor
+    from .core.ops.logic import equal as equal
+    from .core.ops.logic import greater as greater
+    from .core.ops.logic import greater_equal as greater_equal
+    from .core.ops.logic import isclose as isclose
+    from .core.ops.logic import isfinite as isfinite
+    from .core.ops.logic import isinf as isinf
+    from .core.ops.logic import isnan as isnan
+    from .core.ops.logic import less as less
+    from .core.ops.logic import less_equal as less_equal
+    from .core.ops.logic import logical_and as logical_and
+    from .core.ops.logic import logical_not as logical_not
+    from .core.ops.logic import logical_or as logical_or
+    from .core.ops.logic import logical_xor as logical_xor
+    from .core.ops.logic import not_equal as not_equal
+    from .core.ops.manipulation import broadcast_arrays as broadcast_arrays
+    from .core.ops.manipulation import broadcast_shapes as broadcast_shapes
+    from .core.ops.manipulation import flip as flip
+    from .core.ops.manipulation import meshgrid as meshgrid
+    from .core.ops.manipulation import moveaxis as moveaxis
+    from .core.ops.manipulation import pad as pad
+    from .core.ops.manipulation import repeat as repeat
+    from .core.ops.manipulation import roll as roll
+    from .core.ops.manipulation import split as split
+    from .core.ops.manipulation import tile as tile
+    from .core.ops.manipulation import tril as tril
+    from .core.ops.manipulation import triu as triu
+    from .core.ops.manipulation import unstack as unstack
+    from .core.ops.reduction import count_nonzero as count_nonzero
+    from .core.ops.reduction import max as max
+    from .core.ops.reduction import mean as mean
+    from .core.ops.reduction import min as min
+    from .core.ops.reduction import prod as prod
+    from .core.ops.reduction import std as std
+    from .core.ops.reduction import sum as sum
+    from .core.ops.reduction import var as var
+    from .core.ops.searching import argmax as argmax
+    from .core.ops.searching import argmin as argmin
+    from .core.ops.searching import nonzero as nonzero
+    from .core.ops.searching import searchsorted as searchsorted
+    from .core.ops.sets import unique_all as unique_all
+    from .core.ops.sets import unique_counts as unique_counts
+    from .core.ops.sets import unique_inverse as unique_inverse
+    from .core.ops.sets import unique_values as unique_values
+    from .core.ops.shape import broadcast_to as broadcast_to
+    from .core.ops.shape import concat as concat
+    from .core.ops.shape import expand_dims as expand_dims
+    from .core.ops.shape import matrix_transpose as matrix_transpose
+    from .core.ops.shape import permute_dims as permute_dims
+    from .core.ops.shape import reshape as reshape
+    from .core.ops.shape import squeeze as squeeze
+    from .core.ops.shape import stack as stack
+    from .core.ops.softmax import logsumexp as logsumexp
+    from .core.ops.sorting import argsort as argsort
+    from .core.ops.sorting import sort as sort
+    from .core.ops.sorting import topk as topk
     from .core.ops.update import assign as assign
     from .core.random import Generator as Generator
     from .core.random import manual_seed as manual_seed

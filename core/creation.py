@@ -176,3 +176,73 @@ def full_like(x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any =
     """One value in another tensor's shape, dtype and device."""
     kind, place = _like(x, dtype, device)
     return full(x.shape, fill_value, dtype=kind, device=place)
+
+
+def arange(
+    start: Any,
+    /,
+    stop: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
+    """Numbers from `start` up to but not including `stop`; one argument counts from 0."""
+    if stop is None:
+        start, stop = 0, start
+    if dtype is None:
+        whole = all(hasattr(v, "__index__") for v in (start, stop, step))
+        dtype = dtypes.default_int if whole else dtypes.default_float
+    kind = dtypes.as_dtype(dtype)
+    out = _make("arange", device, start, stop, step, dtype=dtypes.widened(kind))
+    return out if out.dtype == kind else out.astype(kind)
+
+
+def linspace(
+    start: Any,
+    stop: Any,
+    /,
+    num: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    endpoint: bool = True,
+) -> Tensor:
+    """`num` numbers at equal distances from `start` to `stop`.
+
+    Args:
+        endpoint: whether the last number is `stop` itself.
+    """
+    if dtype is None:
+        mixed = isinstance(start, complex) or isinstance(stop, complex)
+        dtype = dtypes.default_complex if mixed else dtypes.default_float
+    kind = dtypes.as_dtype(dtype)
+    out = _make("linspace", device, start, stop, num, endpoint=endpoint, dtype=dtypes.widened(kind))
+    return out if out.dtype == kind else out.astype(kind)
+
+
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
+    """A matrix with ones on diagonal `k` (0 the main one, positive above it), zeros elsewhere."""
+    return _make("eye", device, n_rows, n_cols, k, dtype=_float(dtype))
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """The array of another library, through DLPack; shares its memory unless `copy`."""
+    if isinstance(x, Tensor):
+        x = x.detach().array
+    if backend_of(x) is None:
+        kind, index = x.__dlpack_device__()
+        place = Device("cuda", index) if int(kind) == _DLPACK_CUDA else Device("cpu")
+        x = backend_for(place).xp.from_dlpack(x)
+    return asarray(x, device=device, copy=copy)
+
+
+_DLPACK_CUDA = 2

@@ -1,0 +1,56 @@
+"""Linear algebra: the array API standard's linalg extension, batched over leading axes."""
+
+from __future__ import annotations
+
+from .ops.decompositions import (
+    cholesky,
+    det,
+    eigh,
+    eigvalsh,
+    inv,
+    matrix_rank,
+    pinv,
+    qr,
+    slogdet,
+    solve,
+    svd,
+    svdvals,
+)
+from .ops.linalg import (
+    cross,
+    diagonal,
+    matmul,
+    matrix_power,
+    outer,
+    tensordot,
+    trace,
+    vecdot,
+)
+from .ops.norms import matrix_norm, vector_norm
+from .ops.shape import matrix_transpose
+
+__all__ = [
+    "cholesky",
+    "cross",
+    "det",
+    "diagonal",
+    "eigh",
+    "eigvalsh",
+    "inv",
+    "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
+    "matrix_transpose",
+    "outer",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "svdvals",
+    "tensordot",
+    "trace",
+    "vecdot",
+    "vector_norm",
+]
