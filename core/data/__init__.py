@@ -1,5 +1,7 @@
 """Datasets, samplers, loaders and readers of data in files."""
 
+from .catalogue import SetInfo as SetInfo
+from .catalogue import list_sets as list_sets
 from .collate import collate as collate
 from .dataset import ArrayDataset as ArrayDataset
 from .dataset import ConcatDataset as ConcatDataset
@@ -22,6 +24,8 @@ from .samplers import Sampler as Sampler
 from .samplers import SequentialSampler as SequentialSampler
 from .samplers import WeightedRandomSampler as WeightedRandomSampler
 from .seeding import sample_rng as sample_rng
+from .sets import ImageSet as ImageSet
+from .sets import load as load
 from .text_files import CsvDataset as CsvDataset
 from .text_files import JsonlDataset as JsonlDataset
 from .text_files import read_csv as read_csv

@@ -1,7 +1,6 @@
 """Worker processes: spawned, never forked, with one BLAS thread each.
 
 Each is looked after by one thread of the loader, which sends it tasks and receives batches.
-Arrays travel as they are, beside the pickled rest (multiprocessing's own transport).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import io
 import multiprocessing
 import os
 import signal
-import struct
 import threading
 import time
 import traceback
@@ -23,6 +21,7 @@ from typing import Any
 
 from ..errors import BestiaryError, ConfigError, DataError
 from .reading import Cancelled, Reader, Task
+from .transport import pack, receive, receive_parts, send, unpack
 from .workers import CannotStart
 
 # A worker is one of several: BLAS libraries that each took all cores would slow each other down.
@@ -47,53 +46,6 @@ class WorkerTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n\n{self.text}"
-
-
-# -- transport --------------------------------------------------------------------------------
-
-
-def pack(value: Any) -> list[Any]:
-    """A value as a list of buffers: the pickled value, then the arrays in it."""
-    buffers: list[Any] = []
-    out = io.BytesIO()
-    ForkingPickler(out, 5, True, buffers.append).dump(value)
-    return [out.getbuffer(), *(buffer.raw() for buffer in buffers)]
-
-
-def send(connection: Connection, parts: list[Any]) -> None:
-    """Send what `pack` returned."""
-    sizes = [memoryview(part).nbytes for part in parts]
-    connection.send_bytes(struct.pack(f"<{len(sizes)}Q", *sizes))
-    for part, size in zip(parts, sizes, strict=True):
-        if size:
-            connection.send_bytes(part)
-
-
-def receive_parts(connection: Connection) -> list[bytearray]:
-    """What `pack` returned on the other side.
-
-    Raises:
-        EOFError: the other side has ended.
-    """
-    header = connection.recv_bytes()
-    parts = []
-    for size in struct.unpack(f"<{len(header) // 8}Q", header):
-        part = bytearray(size)
-        if size:
-            connection.recv_bytes_into(part)
-        parts.append(part)
-    return parts
-
-
-def unpack(parts: list[bytearray]) -> Any:
-    """The value; the arrays in it can be written to."""
-    loads: Callable[..., Any] = ForkingPickler.loads
-    return loads(parts[0], buffers=parts[1:])
-
-
-def receive(connection: Connection) -> Any:
-    """Receive a value."""
-    return unpack(receive_parts(connection))
 
 
 # -- in the loader's process ------------------------------------------------------------------

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TextIO, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class Progress(Generic[T]):
     def _text(self) -> str:
         elapsed = time.monotonic() - self._start
         rate = self.done / elapsed if elapsed > 0 else 0.0
-        parts = [f"{_amount(self.done, self.unit)}"]
+        parts = [_amount(self.done, self.unit)] if self.done or self.total else []
         if self.total:
             parts[0] += f" of {_amount(self.total, self.unit)} ({self.done / self.total:.0%})"
         if self.done:
@@ -153,8 +153,9 @@ class Progress(Generic[T]):
         return f"{self.what}: " + ", ".join(parts)
 
 
+@overload
 def progress(
-    iterable: Iterable[T] | None = None,
+    iterable: Iterable[T],
     total: float | None = None,
     what: str = "working",
     unit: str = "it",
@@ -162,7 +163,32 @@ def progress(
     file: TextIO | None = None,
     delay: float = DELAY,
     enabled: bool | None = None,
-) -> Progress[T]:
+) -> Progress[T]: ...
+
+
+@overload
+def progress(
+    iterable: None = None,
+    total: float | None = None,
+    what: str = "working",
+    unit: str = "it",
+    *,
+    file: TextIO | None = None,
+    delay: float = DELAY,
+    enabled: bool | None = None,
+) -> Progress[Any]: ...
+
+
+def progress(
+    iterable: Iterable[Any] | None = None,
+    total: float | None = None,
+    what: str = "working",
+    unit: str = "it",
+    *,
+    file: TextIO | None = None,
+    delay: float = DELAY,
+    enabled: bool | None = None,
+) -> Progress[Any]:
     """Show the progress of a loop, or of work that is reported with `update`.
 
     `for x in progress(items, what="reading")`, or

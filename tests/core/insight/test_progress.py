@@ -53,6 +53,14 @@ def test_bytes_and_unknown_total(clock):
     assert file.getvalue().splitlines()[0] == "fetching: 6 MB, 1.5 MB/s, 4 s, from the cache"
 
 
+def test_work_that_counts_nothing_shows_the_time(clock):
+    file = io.StringIO()
+    with progress(what="fetching", file=file) as bar:
+        clock.now += 3
+        bar.update(0)
+    assert file.getvalue().splitlines()[0] == "fetching: 3 s"
+
+
 def test_long_durations(clock):
     file = io.StringIO()
     with progress(total=1000, file=file) as bar:
