@@ -13,13 +13,11 @@ INLINE uint32_t FN(to_bits)(float x) {
     return bits;
 }
 
-/* exp: 2^n (1 + r + r^2 p(r)), |r| <= ln 2 / 2. Relative error 1e-7; below -86.6 it is 0. */
-INLINE float FN(exp)(float x) {
-    float t = x > 88.7228f ? 88.7228f : x;
-    t = t < -86.6f ? -86.6f : t;
-    float magic = t * 1.44269504f + 12582912.0f; /* 1.5 * 2^23 rounds to a whole number */
+/* exp of -86.6 to 88.7: 2^n (1 + r + r^2 p(r)), |r| <= ln 2 / 2; relative error 1e-7. */
+INLINE float FN(exp_within)(float x) {
+    float magic = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23 rounds to a whole number */
     float n = magic - 12582912.0f;
-    float r = t - n * 0.693145752f;
+    float r = x - n * 0.693145752f;
     r -= n * 1.42860677e-6f;
     float p = 0.0013950488f;
     p = p * r + 0.008368888f;
@@ -28,53 +26,61 @@ INLINE float FN(exp)(float x) {
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
     /* Twice half the scale, since n may be 128. */
-    float y = p * FN(from_bits)((FN(to_bits)(magic) + 126u) << 23) * 2.0f;
+    return p * FN(from_bits)((FN(to_bits)(magic) + 126u) << 23) * 2.0f;
+}
+
+INLINE float FN(exp)(float x) {
+    float t = x > 88.7228f ? 88.7228f : x;
+    float y = FN(exp_within)(t < -86.6f ? -86.6f : t);
     y = x > 88.7228f ? INFINITY : y;
     return x < -86.6f ? 0.0f : y;
 }
 
 INLINE float FN(sigmoid)(float x) { return 1.0f / (1.0f + FN(exp)(-x)); }
 
-/* erf(x) / x for |x| < 0.9, given x^2. */
-INLINE float FN(erf_near)(float s) {
-    float p = -0.00058681285f;
+/* erfc(t), t >= 0, as e u P(u) with u = 1 / (1 + 0.3 t) and e = exp(-t^2), which it also gives.
+   The relative error is small far into the tail; past 9.3 both are 0. */
+INLINE float FN(erfc)(float t, float *e) {
+    float near = t > 9.3f ? 9.3f : t, u = 1.0f / (1.0f + 0.3f * near);
+    *e = FN(exp_within)(-near * near);
+    *e = t > 9.3f ? 0.0f : *e;
+    float p = -0.12940675f;
+    p = p * u + 0.48495263f;
+    p = p * u - 0.5109019f;
+    p = p * u + 0.5459855f;
+    p = p * u - 0.09331557f;
+    p = p * u + 0.2142843f;
+    p = p * u + 0.148527f;
+    p = p * u + 0.17068467f;
+    p = p * u + 0.16919012f;
+    return *e * u * p;
+}
+
+INLINE float FN(erf_value)(float x) {
+    float t = fabsf(x), s = x * x, e, far = copysignf(1.0f - FN(erfc)(t, &e), x);
+    float p = -0.00058681285f; /* erf(x) / x below 0.9 */
     p = p * s + 0.0049687475f;
     p = p * s - 0.026749747f;
     p = p * s + 0.11281346f;
     p = p * s - 0.37612447f;
-    return p * s + 1.1283791f;
+    p = p * s + 1.1283791f;
+    return t < 0.9f ? x * p : far;
 }
 
-/* erfc(t) for t >= 0.9, with small relative error far into the tail. */
-INLINE float FN(erfc_far)(float t) {
-    t = t > 9.6f ? 9.6f : t;
-    float q = 2.5378426e-08f;
-    q = q * t - 1.3414652e-06f;
-    q = q * t + 3.120521e-05f;
-    q = q * t - 0.00042279408f;
-    q = q * t + 0.0037341458f;
-    q = q * t - 0.022928834f;
-    q = q * t + 0.102996364f;
-    q = q * t + 0.64017034f;
-    q = q * t + 1.1250128f;
-    q = q * t + 0.0010129452f;
-    return FN(exp)(-q);
+/* Distribution function of the standard normal; e = exp(-x^2 / 2). */
+INLINE float FN(normal_cdf)(float x, float *e) {
+    float tail = 0.5f * FN(erfc)(fabsf(x) * 0.707106781f, e);
+    return x < 0.0f ? tail : 1.0f - tail;
 }
 
-INLINE float FN(erf_value)(float x) {
-    float t = fabsf(x), far = copysignf(1.0f - FN(erfc_far)(t), x);
-    return t < 0.9f ? x * FN(erf_near)(x * x) : far;
-}
-
-/* Distribution function of the standard normal. */
-INLINE float FN(normal_cdf)(float x) {
-    float z = x * 0.707106781f, t = fabsf(z), tail = 0.5f * FN(erfc_far)(t);
-    float far = x < 0.0f ? tail : 1.0f - tail;
-    return t < 0.9f ? 0.5f + 0.5f * z * FN(erf_near)(z * z) : far;
+INLINE float FN(gelu_value)(float x) {
+    float e;
+    return x * FN(normal_cdf)(x, &e);
 }
 
 INLINE float FN(gelu_slope)(float x) {
-    return FN(normal_cdf)(x) + x * 0.398942280f * FN(exp)(-0.5f * x * x);
+    float e, cdf = FN(normal_cdf)(x, &e);
+    return cdf + x * 0.398942280f * e;
 }
 
 /* GELU with tanh is x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3). */
@@ -106,7 +112,7 @@ INLINE float FN(gated_slope)(float x, float u, float slope) {
     }
 
 MAP1(erf, FN(erf_value)(x))
-MAP1(gelu, x * FN(normal_cdf)(x))
+MAP1(gelu, FN(gelu_value)(x))
 MAP1(gelu_tanh, x * FN(sigmoid)(FN(tanh_inner)(x)))
 MAP1(silu, x * FN(sigmoid)(x))
 MAP2(gelu_backward, FN(gelu_slope)(x))

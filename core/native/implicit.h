@@ -28,20 +28,9 @@ KERNEL(conv_pack) {
     }
 }
 
-typedef struct {
-    const float *bias, *add, *clamp; /* each may be NULL */
-    int64_t stride;                  /* floats between output pixels */
-    int lanes[2], first, last;       /* channels in each vector; first and last slice of k */
-} FN(Edge);
-
-INLINE void FN(tile)(int rows, const float *x, const float *w, int64_t length, float *out,
-                     const FN(Edge) *e) {
-    VEC sum[FN(TILE_ROWS)][2];
-    UNROLL for (int m = 0; m < rows; m++)
-        for (int v = 0; v < 2; v++) {
-            const float *from = e->first ? e->bias : out + m * e->stride;
-            sum[m][v] = from ? FN(load)(from + v * LANES, e->lanes[v]) : (VEC){0};
-        }
+/* Sums of `rows` pixels by one panel over a slice, to `sums` (rows, PANEL). */
+INLINE void FN(tile)(int rows, const float *x, const float *w, int64_t length, float *sums) {
+    VEC sum[FN(TILE_ROWS)][2] = {0};
     for (int64_t k = 0; k < length; k++, x++, w += FN(PANEL)) {
         VEC w0 = *(const VEC *)w, w1 = *(const VEC *)(w + LANES);
         UNROLL for (int m = 0; m < rows; m++) {
@@ -51,32 +40,62 @@ INLINE void FN(tile)(int rows, const float *x, const float *w, int64_t length, f
         }
     }
     UNROLL for (int m = 0; m < rows; m++)
-        for (int v = 0; v < 2; v++) {
-            VEC y = sum[m][v];
-            int64_t at = m * e->stride + v * LANES;
-            if (e->last && e->add) y += FN(load)(e->add + at, e->lanes[v]);
-            if (e->last && e->clamp) y = FN(clamp)(y, e->clamp);
-            FN(store)(out + at, y, e->lanes[v]);
-        }
+        for (int v = 0; v < 2; v++) *(VEC *)(sums + (2 * m + v) * LANES) = sum[m][v];
 }
 
-/* Copies k = [begin, end) of output pixel `pixel` of a group to `out`. */
-INLINE void FN(gather)(const Conv *v, const float *x, int64_t pixel, int64_t begin, int64_t end,
-                       float *out) {
+/* One function for each number of rows, out of line so that nothing else takes registers. */
+#define TILE_OF(n) \
+    TARGET static __attribute__((noinline)) void FN(tile_##n)( \
+        const float *x, const float *w, int64_t length, float *sums) { \
+        FN(tile)(n, x, w, length, sums); \
+    }
+TILE_OF(1) TILE_OF(2) TILE_OF(3) TILE_OF(4) TILE_OF(5) TILE_OF(6)
+#if REGISTERS == 32
+TILE_OF(7) TILE_OF(8) TILE_OF(9) TILE_OF(10) TILE_OF(11) TILE_OF(12)
+#endif
+#undef TILE_OF
+
+static void (*const FN(TILES)[])(const float *, const float *, int64_t, float *) = {
+    0, FN(tile_1), FN(tile_2), FN(tile_3), FN(tile_4), FN(tile_5), FN(tile_6),
+#if REGISTERS == 32
+    FN(tile_7), FN(tile_8), FN(tile_9), FN(tile_10), FN(tile_11), FN(tile_12),
+#endif
+};
+
+typedef struct {
+    const float *bias, *add; /* each may be NULL */
+    int width, first, last;  /* channels; first and last slice of k */
+    float low, high;
+} FN(Edge);
+
+INLINE void FN(edge)(const FN(Edge) *e, int width, const float *sums, float *out) {
+    SIMD for (int i = 0; i < width; i++) {
+        float v = sums[i] + (!e->first ? out[i] : e->bias ? e->bias[i] : 0.0f);
+        if (e->last) {
+            v += e->add ? e->add[i] : 0.0f;
+            v = v < e->low ? e->low : v;
+            v = v > e->high ? e->high : v;
+        }
+        out[i] = v;
+    }
+}
+
+/* Copies `length` inputs of output pixel `pixel`, from k = (ky, kx, c) on, to `out`. */
+INLINE void FN(gather)(const Conv *v, const float *x, int64_t pixel, int64_t ky, int64_t kx,
+                       int64_t c, int64_t length, float *out) {
     int64_t cg = v->c / v->groups, image = pixel / (v->oh * v->ow) * v->h * v->w;
     int64_t top = pixel / v->ow % v->oh * v->sh - v->top, left = pixel % v->ow * v->sw - v->left;
-    for (int64_t k = begin; k < end;) {
-        int64_t tap = k / cg, c = k % cg, stop = (tap + 1) * cg;
-        int64_t row = top + tap / v->kw * v->dh, col = left + tap % v->kw * v->dw;
+    while (length > 0) {
+        int64_t row = top + ky * v->dh, col = left + kx * v->dw, taps = 1;
         int inside = row >= 0 && row < v->h && col >= 0 && col < v->w;
-        if (inside && v->dw == 1 && v->groups == 1) { /* taps of a line lie side by side */
-            int64_t taps = v->kw - tap % v->kw;
-            stop += ((taps < v->w - col ? taps : v->w - col) - 1) * cg;
-        }
+        if (inside && v->dw == 1 && v->groups == 1) /* taps of a line lie side by side */
+            taps = v->kw - kx < v->w - col ? v->kw - kx : v->w - col;
+        int64_t run = taps * cg - c < length ? taps * cg - c : length;
         const float *in = x + (image + row * v->w + col) * v->c + c;
-        stop = stop < end ? stop : end;
-        if (inside) for (; k < stop; k++) *out++ = *in++;
-        else for (; k < stop; k++) *out++ = 0.0f;
+        if (inside) for (int64_t i = 0; i < run; i++) out[i] = in[i];
+        else for (int64_t i = 0; i < run; i++) out[i] = 0.0f;
+        out += run, length -= run, c = 0, kx += taps;
+        if (kx == v->kw) kx = 0, ky++;
     }
 }
 
@@ -88,8 +107,8 @@ KERNEL(conv) {
     int64_t panels = (og + FN(PANEL) - 1) / FN(PANEL), length = v->kh * v->kw * cg;
     int64_t pixels = v->n * v->oh * v->ow, slices = (length + FN(SLICE) - 1) / FN(SLICE);
     float columns[96 * FN(LINE)] __attribute__((aligned(64)));
-    FN(Edge) e = {.stride = v->o,
-                  .clamp = a->f[0] > -INFINITY || a->f[1] < INFINITY ? a->f : 0};
+    float sums[FN(TILE_ROWS) * FN(PANEL)] __attribute__((aligned(64)));
+    FN(Edge) e = {.low = a->f[0], .high = a->f[1]};
     for (int64_t item = begin; item < end; item++) {
         int64_t group = item / (blocks * ranges), block = item / ranges % blocks;
         int64_t range = item % ranges, p0 = pixels * block / blocks;
@@ -99,29 +118,24 @@ KERNEL(conv) {
             int64_t k0 = length * s / slices, k1 = length * (s + 1) / slices;
             e.first = s == 0, e.last = s == slices - 1;
             for (int64_t i = 0; i < count; i++)
-                FN(gather)(v, (const float *)a->p[0] + group * cg, p0 + i, k0, k1,
-                           columns + i * FN(LINE));
+                FN(gather)(v, (const float *)a->p[0] + group * cg, p0 + i, k0 / cg / v->kw,
+                           k0 / cg % v->kw, k0 % cg, k1 - k0, columns + i * FN(LINE));
             for (int64_t p = panels * range / ranges; p < panels * (range + 1) / ranges; p++) {
-                int64_t o = p * FN(PANEL), left = og - o;
+                int64_t o = p * FN(PANEL), at = p0 * v->o + group * og + o;
                 const float *w = (const float *)a->p[1]
                     + ((group * panels + p) * length + k0) * FN(PANEL);
-                e.lanes[0] = left < LANES ? (int)left : LANES;
-                e.lanes[1] = left < FN(PANEL) ? (int)left - e.lanes[0] : LANES;
+                e.width = (int)(og - o < FN(PANEL) ? og - o : FN(PANEL));
                 e.bias = a->p[2] ? (const float *)a->p[2] + group * og + o : 0;
                 for (int64_t t = 0; t < tiles; t++) {
                     int64_t i = count * t / tiles, rows = count * (t + 1) / tiles - i;
-                    int64_t at = (p0 + i) * v->o + group * og + o;
-                    const float *x = columns + i * FN(LINE);
-                    float *y = (float *)a->p[4] + at;
-                    e.add = a->p[3] ? (const float *)a->p[3] + at : 0;
-#define ROWS(n) case n: FN(tile)(n, x, w, k1 - k0, y, &e); break;
-                    switch (rows) {
-                        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
-#if REGISTERS == 32
-                        ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
-#endif
+                    FN(TILES)[rows](columns + i * FN(LINE), w, k1 - k0, sums);
+                    for (int64_t m = 0; m < rows; m++) {
+                        int64_t to = at + (i + m) * v->o;
+                        e.add = a->p[3] ? (const float *)a->p[3] + to : 0;
+                        float *y = (float *)a->p[4] + to;
+                        if (e.width == FN(PANEL)) FN(edge)(&e, FN(PANEL), sums + m * FN(PANEL), y);
+                        else FN(edge)(&e, e.width, sums + m * FN(PANEL), y);
                     }
-#undef ROWS
                 }
             }
         }

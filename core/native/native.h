@@ -40,8 +40,8 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(adam, "FfFF") X(sgd, "Ff?F") X(philox, "U") \
     X(softmax, "fF") X(softmax_backward, "ffF") \
     X(layer_norm, "fffFFF") X(layer_norm_backward, "fffffF") X(layer_norm_sums, "ffffD") \
-    X(channel_stats, "fD") X(channel_sums, "fffD") X(channel_affine, "ffffF") \
-    X(batch_norm_backward, "fffffFF") \
+    X(column_sum, "fD") X(channel_stats, "fD") X(channel_sums, "fffD") X(channel_affine, "ffffF") \
+    X(batch_norm_backward, "ffffffF") \
     X(im2col, "fF") X(col2im, "fF") \
     X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
     X(conv_pack, "fF") X(conv, "ff?f?fF")

@@ -80,10 +80,12 @@ enum { FN(TILE) = 64, FN(RUN) = 32 };
         else call((int)(c - from)); \
     }
 
-/* Two sums of a tile: g, and g (x - mean) rstd with a mean and rstd for each row, or for each
-   column (per_row = 0, rstd unused). */
+/* Two sums of a tile: g, and g (x - mean) rstd with a mean and rstd for each row (kind ROWS), or
+   with a mean for each column (COLUMNS), or only the first (ALONE). */
+enum { FN(ALONE), FN(COLUMNS), FN(ROWS) };
+
 INLINE void FN(sums_tile)(const Args *a, int64_t begin, int64_t end, int64_t c, int64_t from,
-                          int width, int per_row, double *out) {
+                          int width, int kind, double *out) {
     const float *mean = a->p[2], *rstd = a->p[3];
     double first[FN(TILE)] = {0}, second[FN(TILE)] = {0};
     for (int64_t r = begin; r < end;) {
@@ -91,23 +93,33 @@ INLINE void FN(sums_tile)(const Args *a, int64_t begin, int64_t end, int64_t c, 
         int64_t stop = r + FN(RUN) < end ? r + FN(RUN) : end;
         for (; r < stop; r++) {
             const float *g = (const float *)a->p[0] + r * c + from;
-            const float *x = (const float *)a->p[1] + r * c + from;
+            const float *x = kind == FN(ALONE) ? g : (const float *)a->p[1] + r * c + from;
             SIMD for (int i = 0; i < width; i++) {
                 s[i] += g[i];
-                t[i] += g[i] * (per_row ? (x[i] - mean[r]) * rstd[r] : x[i] - mean[from + i]);
+                if (kind == FN(ROWS)) t[i] += g[i] * (x[i] - mean[r]) * rstd[r];
+                if (kind == FN(COLUMNS)) t[i] += g[i] * (x[i] - mean[from + i]);
             }
         }
         SIMD for (int i = 0; i < width; i++) first[i] += s[i], second[i] += t[i];
     }
     memcpy(out + from, first, sizeof(double) * (size_t)width);
-    memcpy(out + c + from, second, sizeof(double) * (size_t)width);
+    if (kind != FN(ALONE)) memcpy(out + c + from, second, sizeof(double) * (size_t)width);
+}
+
+/* g -> partial sums (blocks, 2, C), the second unused */
+KERNEL(column_sum) {
+    int64_t c = a->n[0];
+    double *out = (double *)a->p[1] + begin / a->grain * 2 * c;
+#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, FN(ALONE), out)
+    COLUMN_TILES(CALL, c)
+#undef CALL
 }
 
 /* g, x, mean (M), rstd (M) -> partial sums (blocks, 2, C) of g and of g xhat */
 KERNEL(layer_norm_sums) {
     int64_t c = a->n[0];
     double *out = (double *)a->p[4] + begin / a->grain * 2 * c;
-#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, 1, out)
+#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, FN(ROWS), out)
     COLUMN_TILES(CALL, c)
 #undef CALL
 }
@@ -116,7 +128,7 @@ KERNEL(layer_norm_sums) {
 KERNEL(channel_sums) {
     int64_t c = a->n[0];
     double *out = (double *)a->p[3] + begin / a->grain * 2 * c;
-#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, 0, out)
+#define CALL(width) FN(sums_tile)(a, begin, end, c, from, width, FN(COLUMNS), out)
     COLUMN_TILES(CALL, c)
 #undef CALL
 }

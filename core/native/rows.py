@@ -21,6 +21,7 @@ NO_CLAMP: Clamp = (-math.inf, math.inf)
 RELU: Clamp = (0.0, math.inf)
 
 _PARTIALS = 64  # at most this many partial results in a reduction over rows
+_RUN = 32  # rows.h: rows that are summed in float32 before they go to float64
 
 
 def softmax(x: Float32, out: Float32 | None = None) -> Float32:
@@ -196,13 +197,9 @@ def channel_sums(
 def channel_sum(x: Float32) -> Float32:
     """Sum over rows for each channel, for bias gradients. Shape: (..., C) -> (C,)."""
     rows, c = _rows("channel_sum", "x", x)
-    if rows == 0:
-        return np.zeros(c, np.float32)
     grain, partial = _partials(rows, c)
-    run("channel_stats", (x, partial), (c,), (), rows, grain)
-    counts = np.full((len(partial), 1), float(grain))
-    counts[-1] = rows - grain * (len(partial) - 1)
-    total: Float32 = (counts * partial[:, 0]).sum(0).astype(np.float32)
+    run("column_sum", (x, partial), (c,), (), rows, grain)
+    total: Float32 = partial[:, 0].sum(0).astype(np.float32)
     return total
 
 
@@ -227,5 +224,5 @@ def _affine(
 
 def _partials(rows: int, length: int) -> tuple[int, NDArray[np.float64]]:
     """Rows in a block, and an array (blocks, 2, length) for what the blocks give."""
-    grain = max(-(-rows // _PARTIALS), grain_for(length, 32768))
+    grain = max(-(-rows // _PARTIALS), grain_for(length, 32768), _RUN)
     return grain, np.zeros((-(-rows // grain), 2, length))
