@@ -279,13 +279,22 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: Any = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
         if self._node is not None:
             raise GradError(
                 "this tensor takes part in a gradient, which DLPack cannot carry.\n"
                 "Write: x.detach()"
             )
-        return self.array.__dlpack__(**options)
+        asked = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self.array.__dlpack__(stream=stream, **given)
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
