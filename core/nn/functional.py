@@ -27,6 +27,7 @@ from ..ops.activation import (
     softplus,
     softsign,
 )
+from ..ops.attention import scaled_dot_product_attention
 from ..ops.classification import cross_entropy, nll_loss, one_hot
 from ..ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from ..ops.dropout import drop_path, dropout, dropout1d, dropout2d
@@ -117,6 +118,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "sigmoid_focal_loss",
