@@ -103,7 +103,7 @@ class ImageClassifier:
             files = image_files(source)
             answers = self._answers(files, top, batch_size, total=len(files))
             return dict(zip(map(str, files), answers, strict=True))
-        if isinstance(source, Iterator):
+        if _is_stream(source):
             return self._answers(source, top, batch_size, total=None)
         pictures = _several(source)
         if pictures is None:
@@ -222,7 +222,7 @@ class ImageClassifier:
     def _all(self, sources: Any) -> list[Any]:
         if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
             return list(image_files(sources))
-        pictures = list(sources) if isinstance(sources, Iterator) else _several(sources)
+        pictures = list(sources) if _is_stream(sources) else _several(sources)
         return [sources] if pictures is None else pictures
 
     def _answers(
@@ -275,6 +275,11 @@ def softmax(logits: Array) -> Array:
     """Probabilities of the last axis."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def _is_stream(source: Any) -> bool:
+    """Whether it yields pictures; an open file is an iterator too, and is one picture."""
+    return isinstance(source, Iterator) and not hasattr(source, "read")
 
 
 def _several(source: Any) -> list[Any] | None:

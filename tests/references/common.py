@@ -65,7 +65,10 @@ def save(path: Path, arrays: dict[str, object], meta: dict[str, str]) -> None:
     """Write a reference: arrays by name, versions in the file's metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {
-        name: np.array(value.detach().numpy() if isinstance(value, torch.Tensor) else value)
+        # safetensors writes wrong bytes for arrays in another order
+        name: np.array(
+            value.detach().numpy() if isinstance(value, torch.Tensor) else value, order="C"
+        )
         for name, value in arrays.items()
     }
     save_file(plain, path, metadata=meta)

@@ -10,7 +10,6 @@ Run: python tests/references/efficientnet_lite.py
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 
 import common
@@ -53,9 +52,9 @@ def tiny() -> None:
 def prepare(image: Image.Image, size: int) -> np.ndarray:
     """The centre crop as float32 (3, size, size)."""
     image = image.convert("RGB")
-    edge = math.floor(size / (size / (size + 32)))
-    scale = edge / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
+    edge = size + 32
+    # the longer side is cut off to whole pixels, as torchvision does it
+    width, height = (edge * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
     image = image.crop((left, top, left + size, top + size))
