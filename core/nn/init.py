@@ -45,6 +45,11 @@ def empty() -> Iterator[None]:
         _mode.empty = before
 
 
+def is_empty() -> bool:
+    """Whether parameters are left without initial values."""
+    return _mode.empty
+
+
 def parameter(*shape: int, device: Any = None, dtype: Any = None) -> Parameter:
     """A parameter of uninitialised memory, for an initialiser or a loader to fill."""
     place = as_device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,6 +29,26 @@ _ELSEWHERE = {
     "_buffers": "use `named_buffers()`",
     "forward": "add `def forward(self, x): ...` to the class (is it misspelt or misplaced?)",
 }
+
+
+_ARGUMENTS = {
+    "dim": "axis",
+    "keepdim": "keepdims",
+    "start_dim": "start_axis",
+    "end_dim": "end_axis",
+}
+TORCH_ARGUMENTS = frozenset(_ARGUMENTS)
+
+
+def check_arguments(cls: type, given: Iterable[str]) -> None:
+    """Refuse torch's names of arguments, unless the class has arguments of these names."""
+    known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    for name in TORCH_ARGUMENTS.intersection(given) - set(known):
+        if _ARGUMENTS[name] in known:
+            raise TypeError(
+                f"{cls.__name__} has no argument {name!r} (PyTorch's name). "
+                f"Here it is written: {_ARGUMENTS[name]}="
+            )
 
 
 def no_attribute(module: Any, name: str) -> AttributeError:

@@ -73,6 +73,11 @@ class Module:
     _pre_hooks: list[tuple[Callable[..., Any], bool]] | None = None
     _post_hooks: list[tuple[Callable[..., Any], bool]] | None = None
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if not mistakes.TORCH_ARGUMENTS.isdisjoint(kwargs):
+            mistakes.check_arguments(cls, kwargs)
+        return super().__new__(cls)
+
     # -- calling -----------------------------------------------------------------------------
 
     # A variable, not a method: each module declares the arguments that its forward takes.
@@ -282,6 +287,8 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
+        for _ in _walk(self):  # a cycle raises here, and not after a thousand lines
+            pass
         name, settings = type(self).__name__, self.extra_repr()
         lines = _child_lines(self)
         if not lines:

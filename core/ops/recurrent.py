@@ -1,0 +1,389 @@
+"""Recurrent layers over whole sequences: one primitive for all steps of one direction.
+
+A loop of small operations would pay for every one of them at every step. The products with the
+input, which need no loop, are made outside (`linear`), and come in as `gates`.
+
+Letters: T steps, B batch, H features of the state, P features of the output (H, unless an LSTM
+projects). `mask` (T, B), where given, is False at steps that a sequence does not have: its state
+is carried over them unchanged. `reverse` runs from the last step to the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..op import op
+from .activation import relu, sigmoid
+from .elementwise import tanh, where
+from .linalg import matmul
+from .shape import matrix_transpose, stack
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+
+def _order(steps: int, reverse: bool) -> range:
+    return range(steps - 1, -1, -1) if reverse else range(steps)
+
+
+def _sigmoid(xp: Any, x: Any) -> None:
+    """In place, through tanh, which neither overflows nor branches."""
+    x *= 0.5
+    xp.tanh(x, out=x)
+    x *= 0.5
+    x += 0.5
+
+
+def _before(xp: Any, states: Any, first: Any, reverse: bool) -> Any:
+    """The state before each step, (T, B, P)."""
+    shifted = xp.empty_like(states)
+    if reverse:
+        shifted[:-1], shifted[-1] = states[1:], first
+    else:
+        shifted[1:], shifted[0] = states[:-1], first
+    return shifted
+
+
+def _rows(x: Any) -> Any:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _kept(xp: Any, valid: Any, new: Any, old: Any) -> Any:
+    return new if valid is None else xp.where(valid[:, None], new, old)
+
+
+class _Gradient:
+    """The gradient of a state on its way back, split where a step did not happen."""
+
+    def __init__(self, xp: Any, like: Any, given: Any, mask: Any) -> None:
+        self.xp, self.given, self.mask = xp, given, mask
+        self.value = xp.zeros_like(like)
+        self.skipped: Any = None
+
+    def at(self, t: int) -> Any:
+        """What reaches the state that step t made; the rest goes around the step."""
+        total = self.value if self.given is None else self.value + self.given[t]
+        self.skipped = None
+        if self.mask is not None:
+            valid = self.mask[t][:, None]
+            self.skipped = self.xp.where(valid, 0, total)
+            total = self.xp.where(valid, total, 0)
+        return total
+
+    def back(self, value: Any) -> None:
+        """What reaches the state before the step."""
+        self.value = value if self.skipped is None else value + self.skipped
+
+
+# -- the simple network ------------------------------------------------------------------------
+
+
+def _rnn_of(
+    gates: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+    rectified: bool,
+) -> Tensor:
+    weight = matrix_transpose(w_hh)
+    h, states = h0, {}
+    for t in _order(gates.shape[0], reverse):
+        total = gates[t] + matmul(h, weight)
+        new = relu(total) if rectified else tanh(total)
+        h = new if mask is None else where(mask[t][:, None], new, h)
+        states[t] = h
+    return stack([states[t] for t in range(len(states))])
+
+
+@op(same_float=True, composite=_rnn_of)
+def rnn_scan(
+    xp: Any,
+    gates: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+    rectified: bool,
+) -> Tensor:
+    """`h = tanh(gates + h @ w_hh.T)` (or its positive part) step by step: all states (T, B, H)."""
+    states: Any = xp.empty_like(gates)
+    weight, h = w_hh.T, h0
+    for t in _order(gates.shape[0], reverse):
+        new = xp.matmul(h, weight)
+        new += gates[t]
+        if rectified:
+            xp.maximum(new, 0, out=new)
+        else:
+            xp.tanh(new, out=new)
+        h = states[t] = _kept(xp, None if mask is None else mask[t], new, h)
+    return states  # type: ignore[no-any-return]
+
+
+@rnn_scan.backward
+def _(g, gates, h0, w_hh, mask, out, reverse, rectified):
+    return (
+        *rnn_scan_backward(g, out, h0, w_hh, mask, reverse=reverse, rectified=rectified),
+        None,
+    )
+
+
+@op(outputs=3)
+def rnn_scan_backward(
+    xp: Any,
+    grad: Tensor,
+    states: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+    rectified: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `rnn_scan` for gates, first state and weight."""
+    dgates: Any = xp.empty_like(states)
+    dh = _Gradient(xp, h0, grad, mask)
+    for t in _order(states.shape[0], not reverse):
+        slope = states[t] > 0 if rectified else 1 - states[t] * states[t]
+        xp.multiply(dh.at(t), slope, out=dgates[t])
+        dh.back(dgates[t] @ w_hh)
+    before = _before(xp, states, h0, reverse)
+    return dgates, dh.value, _rows(dgates).T @ _rows(before)
+
+
+# -- long short-term memory --------------------------------------------------------------------
+
+
+def _lstm_of(
+    gates: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    w_hr: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, None]:
+    weight, size = matrix_transpose(w_hh), c0.shape[1]
+    h, c = h0, c0
+    hs, cs = {}, {}
+    for t in _order(gates.shape[0], reverse):
+        total = gates[t] + matmul(h, weight)
+        i, f = sigmoid(total[:, :size]), sigmoid(total[:, size : 2 * size])
+        g, o = tanh(total[:, 2 * size : 3 * size]), sigmoid(total[:, 3 * size :])
+        new_c = f * c + i * g
+        new_h = o * tanh(new_c)
+        if w_hr is not None:
+            new_h = matmul(new_h, matrix_transpose(w_hr))
+        if mask is None:
+            h, c = new_h, new_c
+        else:
+            valid = mask[t][:, None]
+            h, c = where(valid, new_h, h), where(valid, new_c, c)
+        hs[t], cs[t] = h, c
+    steps = range(len(hs))
+    return stack([hs[t] for t in steps]), stack([cs[t] for t in steps]), None
+
+
+@op(outputs=3, same_float=True, composite=_lstm_of)
+def lstm_scan(
+    xp: Any,
+    gates: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    w_hr: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All states (T, B, P) and cells (T, B, H) of an LSTM, and its gates (T, B, 4 H).
+
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; gates in
+    torch's order: input, forget, cell, output. `w_hr` projects the state.
+    """
+    steps, batch, _ = gates.shape
+    size = c0.shape[1]
+    acts: Any = xp.empty_like(gates)
+    hs: Any = xp.empty((steps, batch, h0.shape[1]), gates.dtype)
+    cs: Any = xp.empty((steps, batch, size), gates.dtype)
+    h: Any = h0
+    c: Any = c0
+    for t in _order(steps, reverse):
+        a = acts[t]
+        xp.matmul(h, w_hh.T, out=a)
+        a += gates[t]
+        _sigmoid(xp, a[:, : 2 * size])
+        xp.tanh(a[:, 2 * size : 3 * size], out=a[:, 2 * size : 3 * size])
+        _sigmoid(xp, a[:, 3 * size :])
+        new_c = a[:, size : 2 * size] * c
+        new_c += a[:, :size] * a[:, 2 * size : 3 * size]
+        new_h = xp.tanh(new_c)
+        new_h *= a[:, 3 * size :]
+        if w_hr is not None:
+            new_h = new_h @ w_hr.T
+        valid = None if mask is None else mask[t]
+        h = hs[t] = _kept(xp, valid, new_h, h)
+        c = cs[t] = _kept(xp, valid, new_c, c)
+    return hs, cs, acts
+
+
+@lstm_scan.backward
+def _(g, gates, h0, c0, w_hh, w_hr, mask, out, reverse):
+    hs, cs, acts = out
+    grads = lstm_scan_backward(g[0], g[1], hs, cs, acts, h0, c0, w_hh, w_hr, mask, reverse=reverse)
+    return (*grads, None)
+
+
+@op(outputs=5)
+def lstm_scan_backward(
+    xp: Any,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    hs: Tensor,
+    cs: Tensor,
+    acts: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    w_hr: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of `lstm_scan` for gates, first state and cell, and both weights."""
+    size = c0.shape[1]
+    dgates: Any = xp.empty_like(acts)
+    dw_hr: Any = None if w_hr is None else xp.zeros_like(w_hr)
+    before_c = _before(xp, cs, c0, reverse)
+    dh, dc = _Gradient(xp, h0, grad_h, mask), _Gradient(xp, c0, grad_c, mask)
+    for t in _order(hs.shape[0], not reverse):
+        i, f = acts[t][:, :size], acts[t][:, size : 2 * size]
+        g, o = acts[t][:, 2 * size : 3 * size], acts[t][:, 3 * size :]
+        c = xp.tanh(cs[t])
+        dhidden, dcell = dh.at(t), dc.at(t)
+        if w_hr is not None:
+            dw_hr += dhidden.T @ (o * c)
+            dhidden = dhidden @ w_hr
+        dcell = dcell + dhidden * o * (1 - c * c)
+        d = dgates[t]
+        d[:, :size] = dcell * g * i * (1 - i)
+        d[:, size : 2 * size] = dcell * before_c[t] * f * (1 - f)
+        d[:, 2 * size : 3 * size] = dcell * i * (1 - g * g)
+        d[:, 3 * size :] = dhidden * c * o * (1 - o)
+        dh.back(d @ w_hh)
+        dc.back(dcell * f)
+    before_h = _before(xp, hs, h0, reverse)
+    dw_hh = _rows(dgates).T @ _rows(before_h)
+    return dgates, dh.value, dc.value, dw_hh, dw_hr
+
+
+# -- gated recurrent unit ----------------------------------------------------------------------
+
+
+def _gru_of(
+    gates: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    b_hh: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, None]:
+    weight, size = matrix_transpose(w_hh), h0.shape[1]
+    h, states = h0, {}
+    for t in _order(gates.shape[0], reverse):
+        x, own = gates[t], matmul(h, weight)
+        if b_hh is not None:
+            own = own + b_hh
+        r = sigmoid(x[:, :size] + own[:, :size])
+        z = sigmoid(x[:, size : 2 * size] + own[:, size : 2 * size])
+        n = tanh(x[:, 2 * size :] + r * own[:, 2 * size :])
+        new = n + z * (h - n)
+        h = new if mask is None else where(mask[t][:, None], new, h)
+        states[t] = h
+    return stack([states[t] for t in range(len(states))]), None
+
+
+@op(outputs=2, same_float=True, composite=_gru_of)
+def gru_scan(
+    xp: Any,
+    gates: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    b_hh: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """All states (T, B, H) of a gated recurrent unit, and its gates (T, B, 4 H).
+
+    Source: Cho et al. 2014, in torch's form, which resets after the product; gates in its order:
+    reset, update, new; the fourth is the state's part of the new gate before it is reset.
+    """
+    steps, batch, _ = gates.shape
+    size = h0.shape[1]
+    acts: Any = xp.empty((steps, batch, 4 * size), gates.dtype)
+    states: Any = xp.empty((steps, batch, size), gates.dtype)
+    h: Any = h0
+    for t in _order(steps, reverse):
+        own = xp.matmul(h, w_hh.T)
+        if b_hh is not None:
+            own += b_hh
+        a, x = acts[t], gates[t]
+        xp.add(own[:, : 2 * size], x[:, : 2 * size], out=a[:, : 2 * size])
+        _sigmoid(xp, a[:, : 2 * size])
+        r, z, n = a[:, :size], a[:, size : 2 * size], a[:, 2 * size : 3 * size]
+        a[:, 3 * size :] = own[:, 2 * size :]
+        xp.multiply(r, own[:, 2 * size :], out=n)
+        n += x[:, 2 * size :]
+        xp.tanh(n, out=n)
+        new = h - n
+        new *= z
+        new += n
+        h = states[t] = _kept(xp, None if mask is None else mask[t], new, h)
+    return states, acts
+
+
+@gru_scan.backward
+def _(g, gates, h0, w_hh, b_hh, mask, out, reverse):
+    states, acts = out
+    grads = gru_scan_backward(g[0], states, acts, h0, w_hh, b_hh, mask, reverse=reverse)
+    return (*grads, None)
+
+
+@op(outputs=4)
+def gru_scan_backward(
+    xp: Any,
+    grad: Tensor,
+    states: Tensor,
+    acts: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    b_hh: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of `gru_scan` for gates, first state, weight and bias."""
+    size = h0.shape[1]
+    dgates: Any = xp.empty((*states.shape[:2], 3 * size), states.dtype)
+    down: Any = xp.empty_like(dgates)  # gradients of the state's own part
+    before = _before(xp, states, h0, reverse)
+    dh = _Gradient(xp, h0, grad, mask)
+    for t in _order(states.shape[0], not reverse):
+        a = acts[t]
+        r, z, n = a[:, :size], a[:, size : 2 * size], a[:, 2 * size : 3 * size]
+        dnew = dh.at(t)
+        d = dgates[t]
+        dn = dnew * (1 - z) * (1 - n * n)
+        d[:, :size] = dn * a[:, 3 * size :] * r * (1 - r)
+        d[:, size : 2 * size] = dnew * (before[t] - n) * z * (1 - z)
+        d[:, 2 * size :] = dn
+        down[t, :, : 2 * size] = d[:, : 2 * size]
+        down[t, :, 2 * size :] = dn * r
+        dh.back(dnew * z + down[t] @ w_hh)
+    rows = _rows(down)
+    return dgates, dh.value, rows.T @ _rows(before), None if b_hh is None else rows.sum(0)
