@@ -240,7 +240,7 @@ class MapDataset(Dataset[T], Generic[T]):
         return self.transform(self.dataset[index])  # type: ignore[index]
 
     def __iter__(self) -> Iterator[T]:
-        if isinstance(self.dataset, Dataset):
+        if not is_stream(self):
             yield from super().__iter__()
         else:
             for item in self.dataset:
