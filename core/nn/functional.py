@@ -30,6 +30,15 @@ from ..ops.activation import (
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.classification import cross_entropy, nll_loss, one_hot
 from ..ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from ..ops.ctc import ctc_loss
+from ..ops.distance import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    info_nce,
+    normalize,
+    pairwise_distance,
+    triplet_margin_loss,
+)
 from ..ops.dropout import drop_path, dropout, dropout1d, dropout2d
 from ..ops.elementwise import tanh
 from ..ops.embedding import embedding
@@ -77,7 +86,10 @@ __all__ = [
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "drop_path",
     "dropout",
     "dropout1d",
@@ -94,6 +106,7 @@ __all__ = [
     "hardswish",
     "hardtanh",
     "huber_loss",
+    "info_nce",
     "instance_norm",
     "interpolate",
     "kl_div",
@@ -109,8 +122,10 @@ __all__ = [
     "mish",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
+    "pairwise_distance",
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",
@@ -129,5 +144,6 @@ __all__ = [
     "softplus",
     "softsign",
     "tanh",
+    "triplet_margin_loss",
     "unfold",
 ]

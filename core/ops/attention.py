@@ -99,8 +99,8 @@ def _scores(
     """
     queries = q[(*block.lead, block.heads, block.rows)]
     wide = dtypes.float32 if q.dtype in dtypes.HALVES else q.dtype
-    queries = (queries * scale).astype(wide, copy=False)
-    keys = k[(*block.lead, block.shared, slice(0, block.keys))].astype(wide, copy=False)
+    queries = _as(queries * scale, wide)
+    keys = _as(k[(*block.lead, block.shared, slice(0, block.keys))], wide)
     scores = _per_head(xp.matmul(_per_shared(queries, keys), keys.swapaxes(-1, -2)), queries)
     if mask is not None:
         part = _mask_part(mask, block)
@@ -115,6 +115,10 @@ def _scores(
         if block.keys > block.rows.stop:
             scores[..., block.rows.stop :] = -math.inf
     return scores, queries, keys
+
+
+def _as(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype, copy=False)
 
 
 def _per_shared(x: Any, like: Any) -> Any:
@@ -228,7 +232,7 @@ def _attention(
     for block in _blocks(xp, q, k, causal, single=dropout > 0):
         place = (*block.lead, block.heads, block.rows)
         p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
-        values = v[(*block.lead, block.shared, slice(0, block.keys))].astype(p.dtype, copy=False)
+        values = _as(v[(*block.lead, block.shared, slice(0, block.keys))], p.dtype)
         top = p.max(-1, keepdims=True) if p.shape[-1] else p.sum(-1, keepdims=True)
         top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
         p -= top
@@ -293,10 +297,10 @@ def attention_backward(
         p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
         p -= lse[place][..., None].astype(wide)
         xp.exp(p, out=p)
-        g = grad[place].astype(wide, copy=False)
+        g = _as(grad[place], wide)
         delta = (g * result[place]).sum(-1, keepdims=True)
         g_rows = _per_shared(xp.ascontiguousarray(g), keys)
-        values = v[shared].astype(wide, copy=False)
+        values = _as(v[shared], wide)
         dp = _per_head(xp.matmul(g_rows, values.swapaxes(-1, -2)), queries)
         if dropout:
             factor = _kept(xp, key, block, q, k, dropout).astype(wide) * (1 / (1 - dropout))
@@ -304,7 +308,7 @@ def attention_backward(
             dp *= factor
         else:
             dv[shared] += xp.matmul(_per_shared(p, keys).swapaxes(-1, -2), g_rows)
-        dp -= delta.astype(wide, copy=False)
+        dp -= _as(delta, wide)
         dp *= p
         if dmask is not None:
             part = _mask_part(dmask, block)
@@ -313,7 +317,7 @@ def attention_backward(
         ds = _per_shared(dp, keys)
         dq[place] = _per_head(xp.matmul(ds, keys), queries) * scale
         dk[shared] += xp.matmul(ds.swapaxes(-1, -2), _per_shared(queries, keys))
-    return dq, dk.astype(k.dtype, copy=False), dv.astype(v.dtype, copy=False), dmask
+    return dq, _as(dk, k.dtype), _as(dv, v.dtype), dmask
 
 
 # -- as users call it --------------------------------------------------------------------------

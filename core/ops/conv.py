@@ -121,7 +121,8 @@ def _conv2d(
     groups: int,
 ) -> Tensor:
     b, c, h, w = x.shape
-    o, cg, *kernel = weight.shape
+    o, cg, kh, kw = weight.shape
+    kernel = kh, kw
     oh, ow = _output_size((h, w), kernel, stride, padding, dilation)
     out = xp.empty((b, oh, ow, o), x.dtype)
     if cg == 1 and groups > 1:
@@ -227,7 +228,8 @@ def conv2d_input_grad(
     Shape: y (B, O, OH, OW), weight (O, C / groups, KH, KW), bias (C,); the result is `shape`.
     """
     b, c, h, w = shape
-    o, cg, *kernel = weight.shape
+    o, cg, kh, kw = weight.shape
+    kernel = kh, kw
     oh, ow = y.shape[2:]
     source: Any = _nhwc(y)
     pointwise = _is_pointwise(kernel, padding) and groups == 1

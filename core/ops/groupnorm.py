@@ -179,4 +179,4 @@ def instance_norm(
             momentum=momentum,
             unbias=size / (size - 1),
         )
-    return out  # type: ignore[no-any-return]
+    return out

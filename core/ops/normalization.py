@@ -77,20 +77,20 @@ def sum_rows(x: Any) -> Any:
 def batch_norm_stats(xp: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, in float64."""
     count = x.size // x.shape[1]
-    centre = channel_sum(x).astype(np.float64) / count
+    centre: Any = channel_sum(x).astype(np.float64) / count
     rows = channel_rows(x) if xp is np else None
     if rows is None or rows.shape[0] <= _ROWS:
         offset = x - per_channel(centre.astype(x.dtype), x.ndim)
         offset *= offset
         return centre, channel_sum(offset).astype(np.float64) / count
-    total = np.zeros(x.shape[1])
+    squares: Any = np.zeros(x.shape[1])
     near = centre.astype(x.dtype)
     ones = np.ones(_ROWS, x.dtype)
     for start in range(0, rows.shape[0], _ROWS):
         offset = rows[start : start + _ROWS] - near
         offset *= offset
-        total += ones[: len(offset)] @ offset
-    return centre, total / count
+        squares += ones[: len(offset)] @ offset
+    return centre, squares / count
 
 
 def _batch_norm_of(

@@ -196,9 +196,9 @@ def avg_unpool(
     include_pad: bool,
 ) -> Tensor:
     """Values divided by the size of their window and given to every place in it."""
-    size = values.shape[2:]
+    size = values.shape[2], values.shape[3]
     share = values * _divisor(xp, values.dtype, shape, size, kernel, stride, padding, include_pad)
-    out = _like(xp, values, shape[2:], 0)
+    out = _like(xp, values, (shape[2], shape[3]), 0)
     for to, place in _window(shape, size, kernel, stride, padding, (1, 1)):
         out[place] += share[to]
     return out

@@ -73,14 +73,12 @@ def inverse_order(axes: tuple[int, ...]) -> tuple[int, ...]:
 @op(to_float=True)
 def resample(xp: Any, x: Tensor, *, taps: Taps, axis: int) -> Tensor:
     """Apply taps along an axis; the memory layout is kept."""
-    order = (
-        tuple(range(x.ndim)) if x.flags.c_contiguous else memory_order(x)  # type: ignore[attr-defined]
-    )
-    source: Any = x.transpose(order)  # type: ignore[attr-defined]
+    order = tuple(range(x.ndim)) if x.flags.c_contiguous else memory_order(x)
+    source: Any = x.transpose(order)
     place = order.index(axis)
     shape = [1] * x.ndim
     shape[place] = -1
-    out = None
+    out: Any = None
     for index, weight in zip(taps.index, taps.weight, strict=True):
         part = xp.take(source, xp.asarray(index), axis=place)
         if not taps.plain:

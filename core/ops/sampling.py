@@ -101,7 +101,7 @@ def _places(
     inside = (row >= 0) & (row <= h - 1) & (column >= 0) & (column <= w - 1)
     rows = xp.clip(xp.nan_to_num(row), 0, h - 1).astype(np.int64)
     columns = xp.clip(xp.nan_to_num(column), 0, w - 1).astype(np.int64)
-    return xp.arange(b).reshape(b, 1, 1), rows, columns, inside.astype(pixels.dtype)  # type: ignore[attr-defined]
+    return xp.arange(b).reshape(b, 1, 1), rows, columns, inside.astype(pixels.dtype)
 
 
 @op(name="affine_points", differentiable=False)
