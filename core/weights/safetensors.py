@@ -18,6 +18,7 @@ import numpy as np
 from ..dtypes import bool_
 from ..errors import DtypeError, WeightsError
 from ..paths import atomic
+from ..tensor import Tensor
 from .header import (
     LENGTH_BYTES,
     MAX_HEADER_BYTES,
@@ -148,10 +149,18 @@ def _check_bool(array: Array, name: str, where: str) -> None:
         )
 
 
+def arrays_of(tensors: Mapping[str, Any]) -> dict[str, Array]:
+    """What is written for each name: tensors, such as those of a state dict, as arrays."""
+    return {
+        name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        for name, value in tensors.items()
+    }
+
+
 def save_file(
-    tensors: Mapping[str, Array], path: FilePath, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Any], path: FilePath, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays to a safetensors file: `path` ends up complete, or as it was before.
+    """Write tensors or arrays to a safetensors file: `path` ends up complete, or as it was before.
 
     Any memory layout and byte order is written right; a missing folder is made. The order in the
     file depends on dtypes and names alone, so equal content gives equal bytes (those of the
@@ -159,7 +168,7 @@ def save_file(
     of tied weights first.
 
     Args:
-        tensors: name to array.
+        tensors: name to tensor or NumPy array; `module.state_dict()` is such a mapping.
         path: the file to make or replace.
         metadata: texts kept in the header.
 
@@ -168,18 +177,20 @@ def save_file(
         WeightsError: a name or the metadata cannot be written.
         OSError: no space or no permission; `path` is as it was.
     """
-    header, order = _layout(tensors, metadata)
+    arrays = arrays_of(tensors)
+    header, order = _layout(arrays, metadata)
     # A symbolic link at `path`, as in the hub's cache, is replaced and not written through.
     with atomic(Path(path)) as part, open(part, "wb") as file:
         file.write(header)
         for name in order:
-            file.write(_contents(tensors[name]))
+            file.write(_contents(arrays[name]))
 
 
-def save_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+def save_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
     """The bytes that `save_file` would write."""
-    header, order = _layout(tensors, metadata)
-    return b"".join([header, *(_contents(tensors[name]) for name in order)])
+    arrays = arrays_of(tensors)
+    header, order = _layout(arrays, metadata)
+    return b"".join([header, *(_contents(arrays[name]) for name in order)])
 
 
 def _layout(
@@ -230,8 +241,8 @@ def _rank(name: Any, array: Any) -> int:
         )
     if not isinstance(array, (np.ndarray, np.generic)):
         raise DtypeError(
-            f"Only NumPy arrays can be saved; {name!r} is {type(array).__name__}.\n"
-            "For a tensor: x.detach().cpu().numpy(); for a list: np.asarray(x)",
+            f"Only tensors and NumPy arrays can be saved; {name!r} is {type(array).__name__}.\n"
+            "For a list or a number: np.asarray(x)",
             tensor=name,
             got=type(array).__name__,
         )

@@ -234,21 +234,21 @@ def _open_shard(path: str, mapped: bool) -> LazyWeights:
 
 
 def save_sharded(
-    tensors: Mapping[str, Array],
+    tensors: Mapping[str, Any],
     folder: FilePath,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     name: str = "model",
     metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write arrays as `model.safetensors`, or as shards with an index if they are too large.
+    """Write tensors as `model.safetensors`, or as shards with an index if they are too large.
 
     Tensors stay in the given order; one that is larger than `max_shard_bytes` gets a shard of
     its own. Files of an earlier save under the same name that are not part of this one are
     removed, last, so that a reader never finds two versions.
 
     Args:
-        tensors: name to array, as for `save_file`.
+        tensors: name to tensor or array, as for `save_file`.
         folder: made if it is missing.
         max_shard_bytes: of array data in one file.
         name: the beginning of the file names.

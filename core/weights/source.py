@@ -148,7 +148,8 @@ class Source:
         """The bytes `offset` to `offset + count`, or fewer where the file ends."""
         count = max(0, min(count, self.size - offset))
         buffer = bytearray(count)
-        self.read_into(memoryview(buffer), offset)
+        if count:  # else the offset may be anything
+            self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:

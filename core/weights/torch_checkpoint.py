@@ -20,6 +20,7 @@ from .torch_values import NumpyType, Storage, TensorRef
 from .values import wrong_bool
 
 _MAX_DEPTH = 100
+_ALIGNMENT = 8  # the largest of any dtype
 _PLAIN = (type(None), bool, int, float, str, bytes, set, frozenset)
 # What training scripts call the model among the things they save beside it.
 _MODEL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
@@ -133,12 +134,12 @@ class _Reader:
         key = storage.key, swap
         block = self._blocks.get(key)
         if block is None:
-            take = self.source.mapped if self._mapped else self.source.array
+            # Storages of the older layouts lie anywhere; their tensors would be misaligned.
+            mapped = self._mapped and storage.position % _ALIGNMENT == 0
+            take = self.source.mapped if mapped else self.source.array
             block = take(storage.position, (storage.nbytes,), uint8)
             if self.layout.swapped:
-                block = (
-                    block.copy()
-                )  # owns its memory, so that its life is that of the arrays on it
+                block = block.copy()  # in memory of its own, which lives as long as its arrays
                 size = swap.itemsize // 2 if swap.kind == "c" else swap.itemsize
                 block.view(f"u{size}").byteswap(inplace=True)
             self._blocks[key] = block

@@ -27,6 +27,7 @@ _LEGACY_PROTOCOL = 1001
 _WINDOW = 1 << 20
 _MAX_STORAGES = 1_000_000
 _TAR_BLOCK = 512
+_MAX_TAR_MEMBERS = 32
 _TAR_MEMBERS = ("sys_info", "storages", "tensors", "pickle")
 
 
@@ -258,22 +259,29 @@ def read_tar(source: Source) -> Layout:
 
 
 def _tar_members(source: Source) -> Mapping[str, tuple[int, int]]:
-    """The extents (start, end) of the four members."""
+    """The extents (start, end) of the four members that torch wrote."""
     found: dict[str, tuple[int, int]] = {}
     position = 0
-    for _ in range(32):
+    for _ in range(_MAX_TAR_MEMBERS):
+        if len(found) == len(_TAR_MEMBERS):
+            break
         block = source.read(position, _TAR_BLOCK)
-        if len(block) < _TAR_BLOCK or not block.strip(b"\0"):
+        if len(block) < _TAR_BLOCK:
+            raise _Stream(source, 0, 0).truncated("the list of members of its tar archive")
+        if not block.strip(b"\0"):  # the end of the archive
             break
         name = block[:100].split(b"\0")[0].decode("latin-1").removeprefix("./")
         start = position + _TAR_BLOCK
         size = _tar_size(block[124:136])
-        if size is None or start + size > source.size:
-            raise _Stream(source, 0, 0).truncated(f"the member {quoted(name)} of its tar archive")
+        if size is None:
+            raise invalid(source, f"The member {quoted(name)} of its tar archive has no size.")
+        if start + size > source.size:
+            what = f"the member {quoted(name)} of its tar archive"
+            raise _Stream(source, 0, 0).truncated(what, start + size)
         if block[156:157] in b"0\0" and name in _TAR_MEMBERS and name not in found:
             found[name] = (start, start + size)
         position = start + -(-size // _TAR_BLOCK) * _TAR_BLOCK
-    missing = [name for name in _TAR_MEMBERS[1:] if name not in found]
+    missing = [name for name in _TAR_MEMBERS if name not in found]
     if missing:
         raise WeightsError(
             f"{source.path}: a tar archive, but not a torch checkpoint: it has no member "

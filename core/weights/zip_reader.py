@@ -172,8 +172,8 @@ def _widen(source: Source, extra: bytes, values: list[int]) -> list[int]:
 def _refuse_overlaps(source: Source, members: dict[str, Member], end: int) -> None:
     """Members that share bytes make a small file look like a large one."""
     ordered = sorted(members.values(), key=lambda member: member.header)
-    limits = [member.header for member in ordered[1:]] + [end]
-    for member, limit in zip(ordered, limits, strict=True):
+    limits = [*(member.header for member in ordered[1:]), end]
+    for member, limit in zip(ordered, limits, strict=False):
         least = member.header + _LOCAL.size + len(member.name.encode()) + member.size
         if least > limit:
             raise refused(

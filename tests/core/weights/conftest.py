@@ -58,6 +58,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
     def write(data: bytes, name: str = "model.safetensors") -> Path:
         path = tmp_path / name
+        path.unlink(missing_ok=True)  # some file systems flush a file that is written over
         path.write_bytes(data)
         return path
 

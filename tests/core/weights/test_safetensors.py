@@ -478,3 +478,15 @@ def test_the_longest_file_name(tmp_path):
 
 def test_public_names():
     assert all(hasattr(weights, name) for name in weights.__all__)
+
+
+def test_a_state_dict_is_saved_as_it_is(tmp_path: Path) -> None:
+    import bestiary as bt
+
+    x = bt.tensor([[1.0, 2.0]], requires_grad=True)
+    half = bt.tensor([3.0], dtype=bt.bfloat16)
+    save_file({"x": x, "y": x.T, "half": half}, tmp_path / "t.safetensors")
+    read = load_file(tmp_path / "t.safetensors")
+    assert read["x"].tolist() == [[1.0, 2.0]]
+    assert read["y"].tolist() == [[1.0], [2.0]]
+    assert read["half"].dtype == bt.bfloat16
