@@ -280,7 +280,7 @@ def _same(image: Picture, _: float) -> Picture:
 
 # Change, its strength at level 0 and at level 1, and whether its sign is drawn as well.
 # Source: Müller and Hutter 2021, "TrivialAugment", table of RandAugment's space.
-_CHANGES: tuple[tuple[Callable[[Any, float], Any], float, float, bool], ...] = (
+_CHANGES: tuple[tuple[Callable[[Picture, float], Picture], float, float, bool], ...] = (
     (_same, 0, 0, False),
     (_autocontrast, 0, 0, False),
     (_equalize, 0, 0, False),

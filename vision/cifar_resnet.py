@@ -82,7 +82,8 @@ class Stage(nn.Module):
         y = x
         for i, layer in enumerate(self.branch):
             y = layer["norm"](layer["conv"](y if i == 0 else self.relu(y)))
-        return self.relu(x + y)
+        x = self.relu(x + y)
+        return x
 
 
 class CifarResNet(nn.Module):
@@ -107,7 +108,7 @@ class CifarResNet(nn.Module):
             (B, in_channels, H, W) -> (B, widths[-1], H / 8, W / 8) with three stages
         """
         check_images(pixel_values, self.config.in_channels, smallest=2 ** len(self.config.widths))
-        x = self.relu(self.norm(self.conv(pixel_values)))
+        x: Tensor = self.relu(self.norm(self.conv(pixel_values)))
         for stage in self.stages:
             x = stage(x)
         return x
@@ -118,7 +119,7 @@ class CifarResNet(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, widths[-1])
         """
-        x = self.pool(self.forward_features(pixel_values))
+        x: Tensor = self.pool(self.forward_features(pixel_values))
         return x.reshape(x.shape[:2]) * self.config.scale
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -127,7 +128,8 @@ class CifarResNet(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, num_classes)
         """
-        return self.fc(self.embed(pixel_values))
+        logits: Tensor = self.fc(self.embed(pixel_values))
+        return logits
 
 
 @register(

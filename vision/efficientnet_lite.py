@@ -133,12 +133,14 @@ class MBConv(nn.Module):
         self.drop_path = nn.DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y: Tensor = x
         if self._expand_conv is not None:
             y = self.relu(self._bn0(self._expand_conv(y)))
         y = self.relu(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return self.drop_path(y) + x if self.adds else y
+        if self.adds:
+            y = self.drop_path(y) + x
+        return y
 
 
 class EfficientNetLite(nn.Module):
@@ -178,10 +180,11 @@ class EfficientNetLite(nn.Module):
             (B, in_channels, H, W) -> (B, 1280, H / 32, W / 32), rounded up
         """
         check_images(pixel_values, self.config.in_channels)
-        x = self.relu(self._bn0(self._conv_stem(pixel_values)))
+        x: Tensor = self.relu(self._bn0(self._conv_stem(pixel_values)))
         for block in self._blocks:
             x = block(x)
-        return self.relu(self._bn1(self._conv_head(x)))
+        x = self.relu(self._bn1(self._conv_head(x)))
+        return x
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         """What the head sees, before dropout: the mean over all places.
@@ -189,7 +192,7 @@ class EfficientNetLite(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, 1280)
         """
-        x = self.avgpool(self.forward_features(pixel_values))
+        x: Tensor = self.avgpool(self.forward_features(pixel_values))
         return x.reshape(x.shape[:2])
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -198,7 +201,8 @@ class EfficientNetLite(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, num_classes)
         """
-        return self._fc(self.dropout(self.embed(pixel_values)))
+        logits: Tensor = self._fc(self.dropout(self.embed(pixel_values)))
+        return logits
 
 
 def _blocks(config: Config) -> list[MBConv]:

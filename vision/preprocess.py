@@ -186,7 +186,9 @@ class Preprocess:
     def _own(cls, config: Mapping[str, Any], where: str) -> Preprocess:
         known = {field.name for field in fields(cls)}
         _refuse(set(config) - known, config, where)
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        tuples: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
+        }
         return cls(**tuples)
 
     @classmethod
@@ -200,7 +202,7 @@ class Preprocess:
         mode = config.get("crop_mode") or "center"
         mean = _numbers(config.get("mean", IMAGENET_MEAN), channels, where, "mean")
         scaled = edge_of(height, crop_pct), edge_of(width, crop_pct)
-        common = {
+        common: dict[str, Any] = {
             "size": (height, width),
             "resample": filter_name(config.get("interpolation") or "bicubic"),
             "mean": mean,

@@ -90,6 +90,17 @@ def expect(config: Mapping[str, Any], what: str, **wanted: tuple[Any, ...]) -> N
             )
 
 
+def as_tuple(what: str, name: str, value: Any) -> tuple[Any, ...]:
+    """A list of a configuration as a tuple.
+
+    Raises:
+        ConfigError: it is no list.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{what}: {name}={value!r} is no list", name=name, got=value)
+    return tuple(value)
+
+
 def positive(what: str, **values: Any) -> None:
     """Raise unless every value, or every item of it, is a whole number from 1 to 65,536.
 

@@ -19,6 +19,7 @@ from .inputs import check_images
 from .published import (
     TIMM_COMMON,
     TRANSFORMERS_COMMON,
+    as_tuple,
     expect,
     number_of_labels,
     positive,
@@ -92,7 +93,10 @@ class Block(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """The identity, or its projection to the new shape."""
-        return x if self.downsample is None else self.downsample(x)
+        if self.downsample is None:
+            return x
+        projected: Tensor = self.downsample(x)
+        return projected
 
 
 class BasicBlock(Block):
@@ -106,14 +110,10 @@ class BasicBlock(Block):
         super().__init__(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + self.residual(x))
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The norm before the addition."""
-        return self.bn2
+        y = self.relu(y + self.residual(x))
+        return y
 
 
 class Bottleneck(Block):
@@ -131,15 +131,11 @@ class Bottleneck(Block):
         super().__init__(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(y + self.residual(x))
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The norm before the addition."""
-        return self.bn3
+        y = self.relu(y + self.residual(x))
+        return y
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {
@@ -180,7 +176,9 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, (BasicBlock, Bottleneck)):
-                nn.init.zeros_(module.last_norm.weight)
+                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                if last.weight is not None:
+                    nn.init.zeros_(last.weight)
 
     def forward_features(self, pixel_values: Tensor) -> Tensor:
         """The last feature map.
@@ -189,7 +187,7 @@ class ResNet(nn.Module):
             (B, in_channels, H, W) -> (B, hidden_sizes[-1], H / 32, W / 32)
         """
         check_images(pixel_values, self.config.in_channels)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
+        x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
         for i in range(len(self.config.depths)):
             x = getattr(self, f"layer{i + 1}")(x)
         return x
@@ -200,7 +198,7 @@ class ResNet(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, hidden_sizes[-1])
         """
-        x = self.avgpool(self.forward_features(pixel_values))
+        x: Tensor = self.avgpool(self.forward_features(pixel_values))
         return x.reshape(x.shape[:2])
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -209,7 +207,8 @@ class ResNet(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, num_classes)
         """
-        return self.fc(self.embed(pixel_values))
+        logits: Tensor = self.fc(self.embed(pixel_values))
+        return logits
 
 
 # -- published layouts --------------------------------------------------------------------------
@@ -244,7 +243,10 @@ def from_transformers(published: dict[str, Any]) -> Config:
     known = same | TRANSFORMERS_COMMON | {"hidden_act", "num_channels"}
     refuse_unknown(published, known, "ResNet")
     expect(published, "ResNet", hidden_act=("relu",))
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in published.items() if k in same}
+    given: dict[str, Any] = {key: published[key] for key in same & set(published)}
+    for key in ("depths", "hidden_sizes"):
+        if key in given:
+            given[key] = as_tuple("ResNet", key, given[key])
     channels = published.get("num_channels", 3)
     return Config(**given, in_channels=channels, num_classes=number_of_labels(published))
 
@@ -260,9 +262,11 @@ def from_timm(published: dict[str, Any]) -> Config:
     expansion = 1 if size.get("layer_type") == "basic" else 4
     values = dict(size)
     if "layers" in args:
-        values["depths"] = tuple(args["layers"])
+        values["depths"] = as_tuple("ResNet", "layers", args["layers"])
     if "channels" in args:
-        values["hidden_sizes"] = tuple(expansion * width for width in args["channels"])
+        channels = as_tuple("ResNet", "channels", args["channels"])
+        positive("ResNet", channels=channels)
+        values["hidden_sizes"] = tuple(expansion * width for width in channels)
     first = published.get("pretrained_cfg", {}).get("input_size") or (3,)
     return Config(
         **values,

@@ -243,7 +243,7 @@ class ImageClassifier:
         """What `function` gives for each batch; the next batch is read while it computes."""
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
-        with progress(total=total, what="pictures", unit="picture") as bar:
+        with progress(total=total, what="predicting", unit="pictures") as bar:
             for arrays in _read_ahead(self.preprocess, pictures, batch_size):
                 with inference_mode():
                     batch = Tensor(np.stack(arrays)).to(device=self.device, dtype=self.module.dtype)
@@ -252,7 +252,7 @@ class ImageClassifier:
                 bar.update(len(arrays))
 
 
-def image_files(folder: str | Path) -> list[Path]:
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     """The pictures in a folder and in the folders within it, by name.
 
     Raises:

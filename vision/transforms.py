@@ -197,13 +197,13 @@ class Normalize:
     std: tuple[float, ...]
 
     def __call__(self, x: Array) -> Array:
-        mean = np.asarray(self.mean, x.dtype)[:, None, None]
-        return (x - mean) / np.asarray(self.std, x.dtype)[:, None, None]
+        mean, std = (np.asarray(v, x.dtype)[:, None, None] for v in (self.mean, self.std))
+        return np.asarray((x - mean) / std)
 
     def undo(self, x: Array) -> Array:
         """What `x` was before: for showing what a network was given."""
-        std = np.asarray(self.std, x.dtype)[:, None, None]
-        return x * std + np.asarray(self.mean, x.dtype)[:, None, None]
+        mean, std = (np.asarray(v, x.dtype)[:, None, None] for v in (self.mean, self.std))
+        return np.asarray(x * std + mean)
 
 
 class Compose:

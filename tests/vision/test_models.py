@@ -290,6 +290,8 @@ def changed(folder: str, tmp_path: Path, **changes: Any) -> Path:
         ("resnet-transformers-basic", {"embedding_size": 10**9}, ["embedding_size=1000000000"]),
         ("resnet-transformers-basic", {"depths": [1, 1]}, ["depths"]),
         ("resnet-transformers-basic", {"hidden_sizes": [8, -1, 8, 8]}, ["hidden_sizes"]),
+        ("resnet-transformers-basic", {"depths": 3}, ["depths=3 is no list"]),
+        ("resnet-timm-basic", {"model_args": {"channels": ["x"]}}, ["channels=('x',)"]),
         ("resnet-timm-basic", {"model_args": {"stem_type": "deep"}}, ["stem_type='deep'"]),
         ("resnet-timm-basic", {"global_pool": "max"}, ["global_pool='max'"]),
         ("resnet-timm-basic", {"num_classes": 0}, ["num_classes=0"]),
