@@ -93,9 +93,10 @@ def _run(arguments: list[str]) -> int:
         click.echo("\ninterrupted", err=True)
         return 130
     except BrokenPipeError:
-        # The reader went away (`bestiary list | head`): nothing more can or need be said.
+        # The reader went away (`bestiary list | head`): nothing more can be said, so Python's
+        # last flush goes nowhere. Click ends with 1 too when it notices first.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except (BestiaryError, OSError) as error:
         if debug:
             raise
