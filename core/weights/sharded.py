@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..errors import WeightsError
 from ..paths import atomic
-from .safetensors import SafetensorsFile, save_file
+from .safetensors import SafetensorsFile, arrays_of, save_file
 from .source import Array, FilePath, LazyWeights, Source, TensorInfo, quoted
 
 MAX_INDEX_BYTES = 50_000_000
@@ -262,12 +262,13 @@ def save_sharded(
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    shards = _split(tensors, max_shard_bytes)
+    arrays = arrays_of(tensors)
+    shards = _split(arrays, max_shard_bytes)
     stale = _earlier_files(target, name)
     index_path = target / f"{name}.safetensors.index.json"
     if len(shards) == 1:
         written = [target / f"{name}.safetensors"]
-        save_file(tensors, written[0], metadata)
+        save_file(arrays, written[0], metadata)
     else:
         # Shards of the same names are about to change: their index must not outlive them.
         index_path.unlink(missing_ok=True)
@@ -277,9 +278,9 @@ def save_sharded(
         ]
         weight_map = {}
         for shard, path in zip(shards, written, strict=True):
-            save_file({key: tensors[key] for key in shard}, path, metadata)
+            save_file({key: arrays[key] for key in shard}, path, metadata)
             weight_map.update(dict.fromkeys(shard, path.name))
-        total = sum(array.nbytes for array in tensors.values())
+        total = sum(array.nbytes for array in arrays.values())
         table = {"metadata": {"total_size": total}, "weight_map": weight_map}
         with atomic(index_path) as part:
             part.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

@@ -480,7 +480,7 @@ def test_public_names():
     assert all(hasattr(weights, name) for name in weights.__all__)
 
 
-def test_a_state_dict_is_saved_as_it_is(tmp_path: Path) -> None:
+def test_a_state_dict_is_saved_as_it_is(tmp_path):
     import bestiary as bt
 
     x = bt.tensor([[1.0, 2.0]], requires_grad=True)
@@ -490,3 +490,5 @@ def test_a_state_dict_is_saved_as_it_is(tmp_path: Path) -> None:
     assert read["x"].tolist() == [[1.0, 2.0]]
     assert read["y"].tolist() == [[1.0], [2.0]]
     assert read["half"].dtype == bt.bfloat16
+    weights.save_sharded({"x": x, "y": x.T, "half": half}, tmp_path, max_shard_bytes=8)
+    assert weights.load(tmp_path / "model.safetensors.index.json")["y"].tolist() == [[1.0], [2.0]]
