@@ -472,6 +472,7 @@ class RNNCell(_Cell):
             self._gates(input, _sum(self.bias_ih, self.bias_hh)),
             self._start(hx, input),
             self.weight_hh,
+            None,
             reverse=False,
             rectified=self.nonlinearity == "relu",
         )
