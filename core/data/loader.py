@@ -383,7 +383,7 @@ class DataLoader:
             stop_processes(children)
 
     def _keeps(self) -> bool:
-        # A second loop inside the first has processes of its own, which are not kept.
+        # A second loop inside the first has processes of its own; those that end first are kept.
         return self.persistent and self._kept is None
 
     def close(self) -> None:
