@@ -19,7 +19,8 @@ from ..registry import Bundled, Wheel, entries
 from ..wheels import cached_file, installed_file
 from .output import json_option, print_json
 
-_SAMPLES = Path(__file__).resolve().parents[2] / "vision" / "assets" / "samples"
+_ROOT = Path(__file__).resolve().parents[2]
+_SAMPLES = _ROOT / "vision" / "assets" / "samples"
 _STARTER = "efficientnet-lite0"
 
 
@@ -80,7 +81,7 @@ def _models() -> tuple[list[str], list[str]]:
         if architecture.task != "image-classification":
             continue
         for source in entry.sources:
-            if isinstance(source, Bundled) or (
+            if (isinstance(source, Bundled) and (_ROOT / source.folder).is_dir()) or (
                 isinstance(source, Wheel) and (installed_file(source) or cached_file(source))
             ):
                 names.append(entry.name)
