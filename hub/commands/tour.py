@@ -132,5 +132,7 @@ def _sheet(photographs: list[Path], rows: list[dict[str, Any]], out: Path) -> Pa
         with Image.open(path) as image:
             pictures.append(image.convert("RGB"))
         answers = [row["answers"][path.name] for row in rows]
-        captions.append("\n".join(f"{a['score']:.0%} {a['label']}"[:30] for a in answers))
+        captions.append(
+            "\n".join(f"{a['score']:.0%} {a['label'].partition(',')[0]}"[:30] for a in answers)
+        )
     return save_chart(contact_sheet(pictures, captions), out)
