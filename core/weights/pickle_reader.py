@@ -13,6 +13,7 @@ Source: the comments of Python's Lib/pickletools.py, and PEP 3154 and 574.
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -159,6 +160,9 @@ class _Machine:
         return bytes(self.take(self.number(size)))
 
     def line(self) -> str:
+        return self.line_bytes().decode("utf-8")
+
+    def line_bytes(self) -> bytes:
         """An argument of the text protocol, which ends with a newline."""
         window = bytes(self.data[self.position : self.position + _MAX_DIGITS + 1])
         length = window.find(b"\n")
@@ -167,7 +171,7 @@ class _Machine:
                 raise Truncated
             raise Malformed(f"A line of more than {_MAX_DIGITS:,} characters.")
         self.position += length + 1
-        return window[:length].decode("utf-8")
+        return window[:length]
 
     # The stack
 
@@ -274,7 +278,8 @@ _OPERATIONS[ord("F")] = lambda m: m.push(float(m.line()))
 _OPERATIONS[ord("X")] = lambda m: m.push(m.sized(4).decode("utf-8", "surrogatepass"))
 _OPERATIONS[0x8C] = lambda m: m.push(m.sized(1).decode("utf-8", "surrogatepass"))
 _OPERATIONS[0x8D] = lambda m: m.push(m.sized(8).decode("utf-8", "surrogatepass"))
-_OPERATIONS[ord("V")] = lambda m: m.push(m.line().encode("ascii").decode("raw-unicode-escape"))
+# (The function, because bytes.decode would import the codec.)
+_OPERATIONS[ord("V")] = lambda m: m.push(codecs.raw_unicode_escape_decode(m.line_bytes())[0])
 _OPERATIONS[ord("T")] = lambda m: m.push(m.sized(4).decode("utf-8"))
 _OPERATIONS[ord("U")] = lambda m: m.push(m.sized(1).decode("utf-8"))
 # Bytes: BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8.

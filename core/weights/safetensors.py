@@ -193,10 +193,8 @@ def save_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = 
     return b"".join([header, *(_contents(arrays[name]) for name in order)])
 
 
-def _layout(
-    tensors: Mapping[str, Array], metadata: Mapping[str, str] | None
-) -> tuple[bytes, list[str]]:
-    """The header, and the names in the order of the data."""
+def ranks_of(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None) -> dict[str, int]:
+    """The rank of each tensor's dtype, once all that is to be written is known to be writable."""
     texts: Iterable[tuple[Any, Any]] = (metadata or {}).items()
     for key, value in texts:
         if not isinstance(key, str) or not isinstance(value, str):
@@ -205,7 +203,14 @@ def _layout(
                 "Write numbers as text, anything else as JSON: metadata={'config': json.dumps(c)}",
                 got=type(value).__name__,
             )
-    ranks = {name: _rank(name, array) for name, array in tensors.items()}
+    return {name: _rank(name, array) for name, array in tensors.items()}
+
+
+def _layout(
+    tensors: Mapping[str, Array], metadata: Mapping[str, str] | None
+) -> tuple[bytes, list[str]]:
+    """The header, and the names in the order of the data."""
+    ranks = ranks_of(tensors, metadata)
     order = sorted(tensors, key=lambda name: (-ranks[name], name))
     entries: dict[str, Entry] = {}
     position = 0

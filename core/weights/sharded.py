@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..errors import WeightsError
 from ..paths import atomic
-from .safetensors import SafetensorsFile, arrays_of, save_file
+from .safetensors import SafetensorsFile, arrays_of, ranks_of, save_file
 from .source import Array, FilePath, LazyWeights, Source, TensorInfo, quoted
 
 MAX_INDEX_BYTES = 50_000_000
@@ -260,9 +260,10 @@ def save_sharded(
     Raises:
         DtypeError, WeightsError, OSError: as for `save_file`.
     """
+    arrays = arrays_of(tensors)
+    ranks_of(arrays, metadata)  # refuses what cannot be written, before a file is touched
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    arrays = arrays_of(tensors)
     shards = _split(arrays, max_shard_bytes)
     stale = _earlier_files(target, name)
     index_path = target / f"{name}.safetensors.index.json"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -172,7 +175,7 @@ def test_row_5_data_too_short_or_long(write, safetensors_bytes, entry, change):
         [0, 2**64],
         [1] * 65,
         [0] * 65,
-        [10**4000] * 2000,
+        [10**4000] * 100,
         [-1, -1],
         [1.0],
         [True],
@@ -212,23 +215,37 @@ def test_row_6_descriptions_of_another_form(write, safetensors_bytes, value):
     refused(write(safetensors_bytes({"a": value}, bytes(4))), "'a'")
 
 
+MEASURE = """
+import re, sys, time
+from bestiary.core.weights import load_file
+
+def peak():  # not getrusage, whose figure a child inherits
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+
+before = peak()
+times = []
+for _ in range(3):  # the processor's time: other processes may be busy
+    start = time.process_time()
+    tensors = load_file(sys.argv[1])
+    times.append(time.process_time() - start)
+    assert len(tensors) == 200_000
+    del tensors
+print(min(times), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
 def test_row_7_many_empty_tensors(tmp_path, safetensors_bytes, entry):
     names = (f"layers.{i}.weight" for i in range(200_000))
     path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors_bytes({name: entry(shape=[0], offsets=[0, 0]) for name in names}))
-    times = []
-    for _ in range(3):  # the processor's time: other processes may be busy
-        start = time.process_time()
-        assert len(load_file(path)) == 200_000
-        times.append(time.process_time() - start)
-    tracemalloc.start()
-    with SafetensorsFile(path) as file:
-        peak = tracemalloc.get_traced_memory()[1]
-        assert len(file) == 200_000
-    tracemalloc.stop()
-    print(f"200,000 empty tensors: {min(times):.2f} s, {peak / 1e6:.0f} MB")
-    assert min(times) < 1.0
-    assert peak < 200e6
+    empty = entry(shape=[0], offsets=[0, 0])
+    path.write_bytes(safetensors_bytes(dict.fromkeys(names, empty)))
+    command = [sys.executable, "-c", MEASURE, path]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seconds, grown = map(float, output.split())
+    print(f"200,000 empty tensors: {seconds:.2f} s, {grown / 1e6:.0f} MB")
+    assert seconds < 1.0
+    assert grown < 200e6
 
 
 @pytest.mark.parametrize("value", [2, 128, 255])

@@ -83,14 +83,20 @@ class EvilState(Evil):
         return eval, (f"open({str(self.sentinel)!r}, 'w')",), {"state": 1}
 
 
-@LAYOUTS
 @pytest.mark.parametrize("evil", [Evil, EvilState])
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "layout, protocol",
+    # Plain pickles of the text protocols are not taken for checkpoints at all.
+    [
+        (name, n)
+        for name in ("zip", "legacy", "plain")
+        for n in range(6)
+        if name != "plain" or n > 1
+    ],
+)
 def test_row_14_reduce_never_runs(tmp_path, write, torch_zip, layout, evil, protocol):
     sentinel = tmp_path / "sentinel"
     program = pickle.dumps({"weight": evil(sentinel)}, protocol)
-    if layout == "plain" and protocol < 2:
-        pytest.skip("not a binary pickle; refused by its first bytes")
     path = write(wrapped(layout, program, torch_zip), "x.pt")
     name = "posix.system" if evil is Evil else ("builtins.eval", "__builtin__.eval")[protocol < 3]
     caught = refused(path, repr(name), "nothing was imported or executed")

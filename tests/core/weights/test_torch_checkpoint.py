@@ -199,9 +199,16 @@ def test_entries_that_are_no_tensors_are_named(write, torch_zip):
 def test_text_protocol_and_python_2(write, torch_zip):
     value = (
         b"(dp0\nS'a'\np1\nI7\nsS'b'\nF1.5\nsS'c'\nL12345678901234567890L\nsS'd'\nI01\nsS'e'\n(lp2\n"
-        b"V\\u00e9\np3\nag3\nasU\x01f(I1\nI2\ntsg1\ng1\ns."
+        b"V\\u00e9\xe9\np3\nag3\nasU\x01f(I1\nI2\ntsg1\ng1\ns."
     )
-    want = {"a": "a", "b": 1.5, "c": 12345678901234567890, "d": True, "e": ["é", "é"], "f": (1, 2)}
+    want = {
+        "a": "a",
+        "b": 1.5,
+        "c": 12345678901234567890,
+        "d": True,
+        "e": ["éé", "éé"],
+        "f": (1, 2),
+    }
     assert read_checkpoint(write(torch_zip(value), "x.pt")) == want
 
 
