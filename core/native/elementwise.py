@@ -190,6 +190,8 @@ def _map(kernel: str, x: Float32, g: Float32 | None, out: Float32 | None) -> Flo
 
 def _flat(x: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...] | None]:
     """Elements in memory order, and the axes from outermost to innermost (None: C order)."""
+    if not x.flags.aligned:
+        x = x.copy()
     if not x.flags.c_contiguous:
         axes = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
         view = x.transpose(axes)

@@ -9,19 +9,20 @@
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define WIDE __attribute__((min_vector_width(512)))
-#define WIDE_FLAG
+#define WIDTH_ATTRIBUTE __attribute__((min_vector_width(512)))
+#define WIDTH_FLAG
 #else
 #define UNROLL _Pragma("GCC unroll 16")
-#define WIDE
-#define WIDE_FLAG ",prefer-vector-width=512"
+#define WIDTH_ATTRIBUTE
+#define WIDTH_FLAG ",prefer-vector-width=512"
 #endif
 
 #if defined(__x86_64__)
 #define ISA avx512
 #define LANES 16
 #define REGISTERS 32
-#define TARGET WIDE __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" WIDE_FLAG)))
+#define TARGET WIDTH_ATTRIBUTE \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" WIDTH_FLAG)))
 #include "body.h"
 #undef ISA
 #undef LANES

@@ -1,14 +1,27 @@
 /* Softmax and normalisations over a matrix of rows (M, C): along each row, or for each column
  * (the channels of channels-last memory). */
 
+/* Vectors, because clang does not vectorise a maximum that must let NaN pass. */
+INLINE float FN(row_max)(const float *x, int64_t d) {
+    VEC top = (VEC){0} - INFINITY;
+    int64_t i = 0;
+    for (; i + LANES <= d; i += LANES) {
+        VEC v = *(const VEC *)(x + i);
+        BITS above = v > top;
+        top = (VEC)(((BITS)v & above) | ((BITS)top & ~above));
+    }
+    float best = -INFINITY;
+    for (int k = 0; k < LANES; k++) best = top[k] > best ? top[k] : best;
+    for (; i < d; i++) best = x[i] > best ? x[i] : best;
+    return best;
+}
+
 /* ints: row length. */
 KERNEL(softmax) {
     int64_t d = a->n[0];
     for (int64_t r = begin; r < end; r++) {
         const float *x = (const float *)a->p[0] + r * d;
-        float *y = (float *)a->p[1] + r * d, top = -INFINITY, sum = 0.0f;
-        _Pragma("omp simd reduction(max : top)")
-        for (int64_t i = 0; i < d; i++) top = x[i] > top ? x[i] : top;
+        float *y = (float *)a->p[1] + r * d, top = FN(row_max)(x, d), sum = 0.0f;
         SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) {
             float e = FN(exp)(x[i] - top);
             y[i] = e;

@@ -116,10 +116,11 @@ def check(
             expected=dtype,
             got=got,
         )
-    if not array.flags.c_contiguous:
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned):
         raise ValueError(
-            f"native.{where}: {name} must be C-contiguous, got shape {array.shape} with strides "
-            f"{array.strides}; use np.ascontiguousarray({name})"
+            f"native.{where}: {name} must be C-contiguous and aligned, got shape {array.shape} "
+            f"with strides {array.strides}; use np.require({name}, requirements='CA')"
         )
     if shape is None or array.shape == shape:
         return

@@ -107,9 +107,7 @@ def test_batch_norm(isa: str, shape: tuple[int, ...]) -> None:
     assert_allclose(mean, wide.mean(0), rtol=1e-6, atol=1e-6)
     assert_allclose(var, wide.var(0), rtol=1e-5, atol=1e-10)
     scale = weight / np.sqrt(var + 1e-5)
-    (y,) = both_threads(
-        lambda: (native.batch_norm_apply(x, mean, scale, bias, clamp=native.RELU),)
-    )
+    (y,) = both_threads(lambda: (native.batch_norm_apply(x, mean, scale, bias, clamp=native.RELU),))
     want = np.maximum((wide - mean) * scale + bias, 0).reshape(shape)
     assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     dx, dweight, dbias = both_threads(
