@@ -151,7 +151,7 @@ def main(args: Args) -> dict[str, float]:
         anneal_strategy="linear",
         cycle_momentum=False,
     )
-    ema = bt.optim.EMA(module, decay=args.ema, buffers="average")
+    ema = bt.optim.EMA(module, decay=args.ema, warmup=True, buffers="average")
 
     def loss(module: bt.nn.Module, batch: tuple[bt.Tensor, bt.Tensor]) -> bt.Tensor:
         x, y = (part.to(args.device) for part in batch)
