@@ -12,6 +12,8 @@ nothing and never imports a domain (`bt.vision`, `bt.text`, ...) that is not ask
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -322,3 +324,39 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({"__version__", *_MODULES, *_NAMES})
+
+
+class _Aliases:
+    """Lets `import bestiary.nn.functional as F` mean `bestiary.core.nn.functional`.
+
+    It is the same module under both names, so that nothing exists twice.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The finder: answers for names below an alias of the table, for nothing else."""
+        if not name.startswith(_PREFIX):
+            return None
+        first, _, rest = name.removeprefix(_PREFIX).partition(".")
+        module = _MODULES.get(first, first)
+        if module == first:
+            return None
+        spec = ModuleSpec(name, _Aliases())
+        spec.loader_state = f"{_PREFIX}{module}.{rest}".rstrip(".")
+        return spec
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> Any:
+        """The loader's first half: the module of the real name."""
+        module = importlib.import_module(spec.loader_state)
+        spec.loader_state = module.__spec__
+        return module
+
+    @staticmethod
+    def exec_module(module: Any) -> None:
+        """The second half: take back the alias that the import system has put into the module."""
+        module.__spec__ = module.__spec__.loader_state
+
+
+_PREFIX = f"{__name__}."
+sys.meta_path.insert(0, _Aliases())  # before the finder by path, which would load a second copy

@@ -51,7 +51,7 @@ class Source:
         """Every import; `modules` are the package's own, to tell `from . import module`."""
         found: list[Import] = []
         self._walk(self.tree.body, "module", modules, found)
-        return found
+        return list(dict.fromkeys(found))
 
     def _walk(
         self, nodes: list[Any], where: str, modules: frozenset[str], found: list[Import]

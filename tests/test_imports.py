@@ -113,7 +113,29 @@ def test_import_time() -> None:
 
 def test_every_public_name_resolves() -> None:
     for name in dir(bestiary):
-        assert getattr(bestiary, name) is not None
+        getattr(bestiary, name)
+
+
+@pytest.mark.parametrize(
+    "first", ["import bestiary.core.nn.functional", "import bestiary.nn", "pass"]
+)
+def test_import_statements_find_the_same_modules(first: str) -> None:
+    code = (
+        f"{first}\n"
+        "import bestiary.nn.functional as F, bestiary.nn as nn, bestiary.optim, sys, warnings\n"
+        "from bestiary.nn import Linear\n"
+        "from bestiary.data.samplers import RandomSampler\n"
+        "import bestiary as bt, bestiary.core.nn.functional, bestiary.core.data.samplers as real\n"
+        "assert F is bestiary.core.nn.functional is bt.nn.functional\n"
+        "assert nn is bestiary.core.nn is bt.nn and Linear is bt.nn.Linear\n"
+        "assert RandomSampler is real.RandomSampler\n"
+        "assert nn.__spec__.name == nn.__name__ == 'bestiary.core.nn'\n"
+        "import importlib; importlib.reload(bestiary.core.spelling)\n"
+        "try:\n    import bestiary.nn.nonsense\n"
+        "except ModuleNotFoundError as error:\n    assert 'nonsense' in str(error)\n"
+        "else:\n    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
 def test_unknown_name() -> None:

@@ -28,7 +28,7 @@ CORE = [
     "op",
     "native ops",
     "tensor display",
-    "autograd creation random",
+    "autograd creation random namespace linalg",
     "anomaly checkpoint",
     "nn weights graph insight data",
     "optim testing",

@@ -46,6 +46,7 @@ ATTRIBUTES = {
 # The lazy imports there are: where, and why the name never comes from data.
 LAZY = {
     ("__init__.py", "__getattr__"): "names of the table in the same file",
+    ("__init__.py", "create_module"): "what the user's own import statement says",
     ("core/devices.py", "_load_cupy"): "cupy, written out",
     ("core/devices.py", "cuda_problem"): "cupy, written out",
     ("hub/cli.py", "get_command"): "names of the table of commands in the same file",
