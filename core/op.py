@@ -424,6 +424,7 @@ class Op(Generic[P, R]):
 
     def _before_writing(self, operands: tuple[Any, ...]) -> None:
         """Bump the versions of operands that the body is about to update in place."""
+        watch.writes += 1
         frame = user_frame(3)
         for i in self.writes:
             x = operands[i]

@@ -31,9 +31,14 @@ state = _State()
 
 
 class _Watch:
-    """How many observers there are in all threads: one cheap test on the common path."""
+    """How many observers there are in all threads: one cheap test on the common path.
+
+    `writes` counts the operations that wrote memory in place: what was derived from a tensor
+    and kept, such as packed weights, is stale when it has moved.
+    """
 
     count = 0
+    writes = 0
     lock = threading.Lock()
 
 

@@ -5,6 +5,7 @@ Each is defined beside its primitives in core/ops; this is the list of them.
 
 from __future__ import annotations
 
+from ..ops import native_kernels as _native_kernels  # noqa: F401  (registers them)
 from ..ops.activation import (
     celu,
     elu,
