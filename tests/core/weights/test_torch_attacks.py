@@ -25,6 +25,13 @@ DATA = Path(__file__).parents[2] / "references" / "data" / "torch_checkpoints"
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm():
+    """The standard library imports a few of its own modules late, on the first use of a file."""
+    for name in ("zip_nested", "legacy_nested", "tar"):
+        read_checkpoint(DATA / f"{name}.pt")
+
+
 def refused(path, *words):
     """The file is refused with these words, and reading it imports and costs nothing."""
     modules = set(sys.modules)
