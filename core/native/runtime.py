@@ -14,12 +14,15 @@ from ..errors import ConfigError, DtypeError, MissingExtra, ShapeError
 try:
     from . import _native
 except ImportError:  # not built: no compiler, or a platform without pthreads
-    _native = None  # type: ignore[assignment]
+    _BUILT = False
+    _KERNELS: dict[str, int] = {}
+else:
+    _BUILT = True
+    _KERNELS = _native.kernels
 
 Float32 = NDArray[np.float32]
 
 _FLOAT32 = np.dtype(np.float32)
-_KERNELS = {} if _native is None else _native.kernels
 
 # Items of elementwise work in a block: 64 KiB of float32, and about 10 microseconds.
 GRAIN = 16384
@@ -27,12 +30,12 @@ GRAIN = 16384
 
 def built() -> bool:
     """Whether the extension module is there, in use or not."""
-    return _native is not None
+    return _BUILT
 
 
 def available() -> bool:
     """Whether the native kernels are built and not switched off by `BESTIARY_NATIVE=0`."""
-    return _native is not None and os.environ.get("BESTIARY_NATIVE") != "0"
+    return _BUILT and os.environ.get("BESTIARY_NATIVE") != "0"
 
 
 def info() -> dict[str, Any]:
@@ -143,7 +146,7 @@ def output(where: str, out: Float32 | None, shape: tuple[int, ...]) -> Float32:
 
 
 def _require() -> None:
-    if _native is None:
+    if not _BUILT:
         raise MissingExtra(
             "the native kernels are not built (bestiary.core.native.available() is False).\n"
             "Install a C compiler and reinstall: pip install --force-reinstall --no-deps bestiary"
@@ -167,5 +170,5 @@ def _start() -> None:
         _native.set_isa(wanted)
 
 
-if _native is not None:
+if _BUILT:
     _start()

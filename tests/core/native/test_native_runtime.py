@@ -110,9 +110,8 @@ def test_python_threads_share_the_pool(isa: str) -> None:
 
 
 def test_environment(built: None) -> None:
-    show = (
-        "from bestiary.core import native; f = native.info(); print(f['available'], f['threads'])"
-    )
+    load = "from bestiary.core import native; f = native.info(); "
+    show = load + "print(f['available'], f['threads'])"
     assert python(show, BESTIARY_NUM_THREADS="5").split() == ["True", "5"]
     assert python(show, BESTIARY_NUM_THREADS="none").split()[1] == python(show).split()[1]
     assert python(show, BESTIARY_NATIVE="0").split()[0] == "False"
