@@ -65,7 +65,8 @@ def finfo(type: Any, /) -> FInfo:
     dtype = dtypes.real_of(_dtype_of(type))
     if dtype not in dtypes.FLOATS:
         raise DtypeError(f"finfo: {dtype} is no floating dtype; use bt.iinfo", got=str(dtype))
-    found: Any = ml_dtypes.finfo(dtype) if dtype == dtypes.bfloat16 else np.finfo(dtype)
+    limits: Any = ml_dtypes.finfo
+    found: Any = limits(dtype) if dtype == dtypes.bfloat16 else np.finfo(dtype)
     return FInfo(
         dtype,
         int(found.bits),

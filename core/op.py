@@ -361,7 +361,8 @@ class Op(Generic[P, R]):
         outs = tuple(None if r is None else _wrap(r) for r in results)
         if self.view:
             for each in outs:
-                each._cell, each._view = operands[0]._cell, True
+                if each is not None:
+                    each._cell, each._view = operands[0]._cell, True
         if track and state.grad_enabled and self.differentiable:
             node = self._record(operands, constants, saved_from, simple)
             node.meta = tuple(((), _F32) if r is None else (r.shape, r.dtype) for r in results)

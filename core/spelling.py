@@ -168,7 +168,7 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
 
     For public functions that are no `Op` (an Op does it by itself, at no cost).
     """
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(function)

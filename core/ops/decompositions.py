@@ -177,7 +177,7 @@ def _slogdet(xp: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 def _(g, x, out):
     factor = 0.0 if g[1] is None else g[1]
     if x.dtype.kind == "c" and g[0] is not None:
-        factor = factor - 1j * imag(conj(g[0]) * out[0])
+        factor = factor - imag(conj(g[0]) * out[0]) * 1j
     elif g[1] is None:
         return zeros_of(x)
     return _numbers(factor) * _h(_inv(x))
@@ -223,7 +223,7 @@ def cholesky(x: Tensor, /, *, upper: bool = False) -> Tensor:
     """
     _check_matrices("cholesky", x, square=True)
     lower: Tensor = _cholesky(x)
-    return _h(lower) if upper else lower  # type: ignore[no-any-return]
+    return _h(lower) if upper else lower
 
 
 class QRResult(NamedTuple):

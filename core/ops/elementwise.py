@@ -93,7 +93,7 @@ def conj(x: Tensor) -> Tensor:
     """Complex conjugate; a real tensor or number is its own."""
     dtype = getattr(x, "dtype", None)
     if dtype is None:
-        return x.conjugate()  # type: ignore[no-any-return]
+        return x.conjugate()
     return _conj(x) if dtype.kind == "c" else x
 
 

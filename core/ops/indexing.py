@@ -73,7 +73,7 @@ def getitem(xp: Any, x: Tensor, *indices: Tensor, layout: Layout) -> Tensor:
     if len(indices) == 1 and xp is np and _axis_of_rows(layout) is not None:
         if indices[0].dtype.kind != "b" and x.flags.c_contiguous:
             # Three times faster than an index, but it copies what is not contiguous.
-            return np.take(x, indices[0], axis=_axis_of_rows(layout))
+            return xp.take(x, indices[0], axis=_axis_of_rows(layout))
     elif not indices and len(layout) == x.ndim and Ellipsis not in layout:
         layout = (*layout, Ellipsis)  # numbers alone: a view without axes instead of a scalar
     return x[_join(layout, indices)]

@@ -286,7 +286,7 @@ def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> T
     return reshape(wide, tuple(shape))
 
 
-def tile(x: Tensor, repetitions: Shape, /) -> Tensor:
+def tile(x: Tensor, repetitions: int | Shape, /) -> Tensor:
     """The whole tensor repeated along each axis."""
     counts = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
     ndim = max(len(counts), x.ndim)

@@ -29,7 +29,7 @@ def _(g):
 
 
 @op(name="astype", raw=True)
-def astype(xp: Any, x: Tensor, *, dtype: dtypes.DType, copy: bool = False) -> Tensor:
+def astype(xp: Any, x: Any, *, dtype: dtypes.DType, copy: bool = False) -> Tensor:
     """The values in another dtype; complex numbers lose their imaginary part."""
     if dtype.kind != "c" and x.dtype.kind == "c":
         x = xp.real(x)
