@@ -181,7 +181,10 @@ def _download(package: Package, address: str, target: Path, what: str) -> None:
                 out.write(chunk)
                 bar.update(len(chunk))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
+        reason: object = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"HTTP {error.code} {error.reason}"
+            error.close()
         raise _cannot(package, f"the registry could not be read: {reason}") from error
 
 

@@ -51,7 +51,8 @@ def cifar_files(folder: Path, split: str) -> tuple[Array, Array] | None:
         labels = place / f"{split}_lables.json"
         if labels.is_file() and all((place / f"{name}.png").is_file() for name in batches):
             pngs = [(place / f"{name}.png").read_bytes() for name in batches]
-            return _cifar_pngs(pngs), _cifar_labels(labels.read_bytes(), 10_000 * len(batches))
+            images = _cifar_pngs(pngs)
+            return images, _cifar_labels(labels.read_bytes(), len(images))
     return None
 
 
