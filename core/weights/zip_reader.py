@@ -194,4 +194,7 @@ def data_offset(source: Source, member: Member) -> int:
     start = member.header + _LOCAL.size
     if source.read(start, name_length) != member.name.encode():
         raise refused(source, f"The member {quoted(member.name)} has another name in its header.")
-    return int(start + name_length + extra_length)
+    position = int(start + name_length + extra_length)
+    if position + member.size > source.size:
+        raise refused(source, f"The member {quoted(member.name)} reaches beyond the end.")
+    return position
