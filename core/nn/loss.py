@@ -182,3 +182,132 @@ class FocalLoss(_Loss):
         return F.sigmoid_focal_loss(
             input, target, alpha=self.alpha, gamma=self.gamma, reduction=self.reduction
         )
+
+
+class CTCLoss(_Loss):
+    """Connectionist temporal classification: labels without their alignment to the steps.
+
+    Args:
+        blank: the class that stands for no label.
+        reduction: "mean" divides each loss by the length of its target first.
+        zero_infinity: samples whose target cannot fit count nothing.
+
+    Source: Graves et al. 2006, "Connectionist temporal classification".
+    """
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(reduction)
+        self.blank, self.zero_infinity = blank, zero_infinity
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any
+    ) -> Tensor:
+        """Shape: log_probs (T, B, C), targets (B, S), lengths (B,)."""
+        return F.ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            blank=self.blank,
+            reduction=self.reduction,
+            zero_infinity=self.zero_infinity,
+        )
+
+
+class CosineEmbeddingLoss(_Loss):
+    """1 - cosine for pairs marked 1; the cosine above `margin` for pairs marked -1."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
+        return F.cosine_embedding_loss(
+            input1, input2, target, margin=self.margin, reduction=self.reduction
+        )
+
+
+class TripletMarginLoss(_Loss):
+    """How much less than `margin` the negative is farther from the anchor than the positive.
+
+    Args:
+        margin: wanted difference of the distances.
+        p: order of the norm.
+        eps: added to differences.
+        swap: use the positive as anchor where that is harder.
+        reduction: see above.
+
+    Source: Schroff et al. 2015, "FaceNet".
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return F.triplet_margin_loss(
+            anchor,
+            positive,
+            negative,
+            margin=self.margin,
+            p=self.p,
+            eps=self.eps,
+            swap=self.swap,
+            reduction=self.reduction,
+        )
+
+
+class InfoNCELoss(_Loss):
+    """Cross-entropy of picking, for each query, its own key among all of the batch.
+
+    Args:
+        temperature: divides the cosines.
+        symmetric: also pick, for each key, its own query, as CLIP does.
+        reduction: see above.
+
+    Source: van den Oord et al. 2018, "Contrastive predictive coding".
+    """
+
+    def __init__(
+        self, temperature: float = 0.1, symmetric: bool = False, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.temperature, self.symmetric = temperature, symmetric
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        return F.info_nce(
+            query,
+            key,
+            temperature=self.temperature,
+            symmetric=self.symmetric,
+            reduction=self.reduction,
+        )
+
+
+class CosineSimilarity(Module):
+    """The cosine of the angle between two vectors, along an axis."""
+
+    def __init__(self, axis: int = 1, eps: float = 1e-8) -> None:
+        self.axis, self.eps = axis, eps
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return F.cosine_similarity(x1, x2, axis=self.axis, eps=self.eps)
+
+
+class PairwiseDistance(Module):
+    """The distance between two vectors, along the last axis."""
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False) -> None:
+        self.p, self.eps, self.keepdims = p, eps, keepdims
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return F.pairwise_distance(x1, x2, p=self.p, eps=self.eps, keepdims=self.keepdims)

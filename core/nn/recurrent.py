@@ -111,6 +111,11 @@ class _Recurrent(Module):
         elif self.batch_first:
             input = permute_dims(input, (1, 0, 2))
         steps, batch, _ = input.shape
+        if steps == 0:
+            raise ShapeError(
+                f"{type(self).__name__}: the sequences have no steps, so there is no last state.",
+                got=tuple(input.shape),
+            )
         valid = _valid(type(self).__name__, lengths, mask, steps, batch, input)
         starts = self._starts(first, batch, single, input)
         x = input

@@ -218,11 +218,9 @@ def _scan(weight: int) -> Callable[[Any, Any], int]:
 _FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "linear": _product,
     "matmul": _product,
-    "conv1d": _convolution,
     "conv2d": _convolution,
-    "conv_transpose1d": _transposed_convolution,
-    "conv_transpose2d": _transposed_convolution,
-    "scaled_dot_product_attention": _attention,
+    "conv2d_input_grad": _transposed_convolution,
+    "attention": _attention,
     "rnn_scan": _scan(2),
     "gru_scan": _scan(2),
     "lstm_scan": _scan(3),

@@ -14,6 +14,8 @@ from ..op import Leaf, op
 from ..tensor import Tensor
 from .blocks import BLOCK
 
+_ROW = 512
+
 
 @op(raw=True, differentiable=False)
 def gradient_norm(xp: Any, *grads: Tensor, norm_type: float) -> Any:
@@ -37,7 +39,7 @@ def _norm(grads: tuple[Any, ...], norm_type: float) -> float:
             if part.dtype.itemsize < 4:
                 part = part.astype(np.float32)
             if norm_type == 2:
-                partial.append(float(np.dot(part, part)))
+                partial.append(_sum_of_squares(part))
             elif math.isinf(norm_type):
                 partial.append(float(np.max(np.abs(part))))
             else:
@@ -45,6 +47,16 @@ def _norm(grads: tuple[Any, ...], norm_type: float) -> float:
     if math.isinf(norm_type):
         return math.nan if any(map(math.isnan, partial)) else max(partial, default=0.0)
     return math.fsum(partial) ** (1.0 / norm_type) if _finite(partial) else sum(partial)
+
+
+def _sum_of_squares(part: Any) -> float:
+    """Of short rows, then of their sums in float64: long sums of float32 lose digits."""
+    whole = part.size - part.size % _ROW
+    total = float(np.dot(part[whole:], part[whole:]))
+    if whole:
+        rows = part[:whole].reshape(-1, _ROW)
+        total += float(np.vecdot(rows, rows).sum(dtype=np.float64))
+    return total
 
 
 def _finite(values: list[float]) -> bool:
@@ -59,7 +71,8 @@ def scale_to_norm(xp: Any, norm: Tensor, *grads: Tensor, max_norm: float) -> Any
         factor = max_norm / (norm.item() + 1e-6)
         if factor >= 1:
             return tuple(g.view() for g in grads)  # nobody writes to gradients
-        return tuple(_wide(g, lambda x: x * factor) for g in grads)
+        with np.errstate(invalid="ignore"):  # an infinite norm: 0 times infinity
+            return tuple(_wide(g, lambda x: x * factor) for g in grads)
     limited = xp.minimum(max_norm / (norm + 1e-6), 1.0)
     return tuple(_wide(g, lambda x: x * limited.astype(x.dtype)) for g in grads)
 

@@ -79,13 +79,20 @@ class EMA:
         self._source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self._pairs = list(zip(_state(self.module), _state(module), strict=True))
-        averaged = [(mine, theirs) for mine, theirs in self._pairs if self._averages(mine)]
-        sources = {id(mine): theirs for mine, theirs in averaged}
-        self._copied = [(mine, theirs) for mine, theirs in self._pairs if id(mine) not in sources]
+        self._copied = [pair for pair in self._pairs if not self._averages(pair[0])]
         self._buckets: list[tuple[Bucket, list[Any], Tensor]] = []
-        for bucket in buckets_of([mine for mine, _ in averaged], share=True):
-            scalars = Tensor(backend_for(bucket.device).xp.full(1, float(decay)))
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Lay the averaged values out in flat buffers."""
+        steps = self.steps
+        sources = {id(mine): theirs for mine, theirs in self._pairs}
+        averaged = [mine for mine, _ in self._pairs if self._averages(mine)]
+        self._buckets = []
+        for bucket in buckets_of(averaged, share=True):
+            scalars = Tensor(backend_for(bucket.device).xp.full(1, float(self.decay)))
             theirs = [sources[id(p)] for p in bucket.params]
+            bucket.step.array[...] = steps
             self._buckets.append((bucket, theirs, scalars))
 
     def _averages(self, mine: Tensor) -> bool:
@@ -100,6 +107,8 @@ class EMA:
 
     def update(self) -> None:
         """Take in the present weights: call it after `optimizer.step()`."""
+        if any(p.array is not seat for bucket, _, _ in self._buckets for p, seat in bucket.seats):
+            self._arrange()  # the copy was moved or converted
         for bucket, sources, scalars in self._buckets:
             ema_update(bucket.flat, bucket.step, scalars, *sources, warmup=self.warmup)
         for mine, theirs in self._copied:

@@ -7,7 +7,7 @@ Each is: the class in nn, its arguments, the shapes of the inputs, and options:
 * `lengths`: lengths of the sequences (packed, in torch).
 * `ints`: the number of ids below which integer inputs lie (inputs are whole numbers).
 * `positive`: inputs are probabilities, between 0 and 1.
-* `target`: the second input is a target, without a gradient; "ids" for class ids.
+* `target`: the last input is a target, without a gradient: "values", class "ids" or "signs".
 * `wrap`: "weight_norm" or "spectral_norm" around the layer.
 * `rename`: arguments that torch spells otherwise.
 """
@@ -400,5 +400,19 @@ CASES: dict[str, Case] = {
         {"reduction": "sum", "log_target": True},
         _SAME,
         {"target": "values"},
+    ),
+    "cosine_similarity": (
+        "CosineSimilarity",
+        {"axis": -1},
+        [(3, 5), (3, 5)],
+        {"rename": {"axis": "dim"}},
+    ),
+    "pairwise_distance": ("PairwiseDistance", {"p": 3.0}, [(3, 5), (3, 5)], {}),
+    "triplet": ("TripletMarginLoss", {"margin": 2.0, "swap": True}, [(4, 5)] * 3, {}),
+    "cosine_embedding": (
+        "CosineEmbeddingLoss",
+        {"margin": -0.2},
+        [(6, 5), (6, 5), (6,)],
+        {"target": "signs"},
     ),
 }

@@ -56,12 +56,14 @@ def inputs_of(
             found.append(torch.tensor(rng.integers(0, options["ints"], shape)))
         elif options.get("target") == "ids" and i == 1:
             found.append(torch.tensor(rng.integers(0, 5, shape)))
+        elif options.get("target") == "signs" and i == 2:
+            found.append(torch.tensor(rng.integers(0, 2, shape) * 2 - 1))
         elif options.get("positive"):
             found.append(torch.tensor(rng.uniform(0.05, 0.95, shape).astype(np.float32)))
         else:
             found.append(torch.tensor((1.3 * rng.standard_normal(shape)).astype(np.float32)))
     for i, x in enumerate(found):
-        if x.is_floating_point() and not ("target" in options and i == 1):
+        if x.is_floating_point() and not (options.get("target") == "values" and i == 1):
             x.requires_grad_()
     return found
 
