@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core import dtypes
-from ..core.errors import ConfigError, HubError, WeightsError
+from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
 from .card import Card, card_of
 from .registry import (
@@ -244,7 +244,15 @@ def from_folder(
             f"Supported: {', '.join(supported())}",
             architecture=family,
         )
-    config = _config_of(architecture, layout, published, marker)
+    try:
+        config = _config_of(architecture, layout, published, marker)
+    except BestiaryError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{architecture.name}: {path} holds a value that makes no sense: {error}",
+            path=str(path),
+        ) from error
     classes_before = getattr(config, "num_classes", None)
     config = _adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"

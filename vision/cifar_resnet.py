@@ -17,7 +17,7 @@ from ..core.errors import ConfigError
 from ..core.tensor import Tensor
 from ..hub.registry import Bundled, Entry, register
 from .inputs import check_images
-from .published import positive
+from .published import positive, real
 
 # Mean and standard deviation of the 50,000 training pictures, computed.
 MEAN = (0.49140, 0.48216, 0.44653)
@@ -52,6 +52,7 @@ class Config:
             in_channels=self.in_channels,
             num_classes=self.num_classes,
         )
+        real("CifarResNet", 1e-6, 1e6, scale=self.scale)
         if len(self.widths) != len(self.residual):
             raise ConfigError(
                 f"CifarResNet: widths {self.widths} and residual {self.residual} have one number "

@@ -16,7 +16,7 @@ from ..core.nn import functional as F
 from ..core.tensor import Tensor
 from ..hub.registry import Entry, Metric, Wheel, register
 from .inputs import check_images
-from .published import positive
+from .published import positive, real
 
 EPS = 1e-3  # TensorFlow's; torch's own is 1e-5
 MOMENTUM = 0.01  # 1 - TensorFlow's 0.99
@@ -55,8 +55,12 @@ class Config:
 
     def __post_init__(self) -> None:
         positive("EfficientNet-Lite", in_channels=self.in_channels, num_classes=self.num_classes)
-        widest, deepest = self.channels(STAGES[-1][4]), self.repeats(4)
-        positive("EfficientNet-Lite", width_coefficient=widest, depth_coefficient=deepest)
+        real("EfficientNet-Lite", dropout=self.dropout, drop_path=self.drop_path)
+        scaling = {
+            "width_coefficient": self.width_coefficient,
+            "depth_coefficient": self.depth_coefficient,
+        }
+        real("EfficientNet-Lite", 0.01, 10, **scaling)
 
     def channels(self, channels: int) -> int:
         """Scaled and rounded to a multiple of 8, by less than 10 % downwards."""

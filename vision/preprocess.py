@@ -7,6 +7,7 @@ cost points of accuracy that no test of weights shows, so a key that is not unde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -30,6 +31,8 @@ from .transforms import (
 )
 
 MARK = "bestiary.Preprocess"
+FITS = ("exact", "shorter", "cover", "contain")
+ROUNDINGS = ("torchvision", "transformers")
 
 # fmt: off
 # Keys of a transformers processor that change no pixel of a single picture.
@@ -77,6 +80,18 @@ class Preprocess:
     fill: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
+        as_size(self.size)
+        filter_name(self.resample)
+        if self.resize is not None:
+            as_size(self.resize)
+        if self.fit not in FITS or self.rounding not in ROUNDINGS or type(self.crop) is not bool:
+            raise ConfigError(
+                f"fit={self.fit!r}, rounding={self.rounding!r} or crop={self.crop!r} is none of "
+                f"{', '.join(FITS)}; {', '.join(ROUNDINGS)}; True, False.",
+                fit=self.fit,
+                rounding=self.rounding,
+                crop=self.crop,
+            )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ConfigError(
                 f"mean has {len(self.mean)} and std {len(self.std)} values; "
@@ -84,7 +99,7 @@ class Preprocess:
                 mean=self.mean,
                 std=self.std,
             )
-        if not all(np.isfinite([*self.mean, *self.std, self.scale])) or 0 in self.std:
+        if not all(math.isfinite(x) for x in (*self.mean, *self.std, self.scale)) or 0 in self.std:
             raise ConfigError(
                 f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite, and std "
                 "not zero",
@@ -174,6 +189,15 @@ class Preprocess:
         Raises:
             ConfigError: it holds keys or values that are not understood; they are listed.
         """
+        try:
+            return cls._read(config, where)
+        except ConfigError:
+            raise
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            raise ConfigError(f"{where} holds a value that makes no sense: {error}") from error
+
+    @classmethod
+    def _read(cls, config: Mapping[str, Any], where: str) -> Preprocess:
         if config.get("image_processor_type") == MARK:
             return cls._own({k: v for k, v in config.items() if k != "image_processor_type"}, where)
         if "pretrained_cfg" in config:

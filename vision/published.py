@@ -115,3 +115,30 @@ def positive(what: str, **values: Any) -> None:
                 name=name,
                 got=value,
             )
+
+
+def real(what: str, low: float = 0.0, high: float = 1.0, **values: Any) -> None:
+    """Raise unless every value is a number from `low` to `high`.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    for name, value in values.items():
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise ConfigError(
+                f"{what}: {name}={value!r} makes no sense: a number from {low:g} to {high:g} "
+                "wanted.",
+                name=name,
+                got=value,
+            )
+
+
+def flags(what: str, **values: Any) -> None:
+    """Raise unless every value is True or False.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    for name, value in values.items():
+        if type(value) is not bool:
+            raise ConfigError(f"{what}: {name}={value!r} is neither true nor false", name=name)

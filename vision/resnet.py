@@ -21,6 +21,7 @@ from .published import (
     TRANSFORMERS_COMMON,
     as_tuple,
     expect,
+    flags,
     number_of_labels,
     positive,
     refuse_unknown,
@@ -58,6 +59,11 @@ class Config:
             embedding_size=self.embedding_size,
             in_channels=self.in_channels,
             num_classes=self.num_classes,
+        )
+        flags(
+            "ResNet",
+            downsample_in_first_stage=self.downsample_in_first_stage,
+            downsample_in_bottleneck=self.downsample_in_bottleneck,
         )
         if len(self.depths) != len(self.hidden_sizes) or len(self.depths) > MAX_STAGES:
             raise ConfigError(

@@ -314,9 +314,8 @@ def _preprocess_of(loaded: Loaded) -> Preprocess:
         return Preprocess.from_config(loaded.processor, "preprocessor_config.json")
     if loaded.preprocess is not None:
         return Preprocess(**dict(loaded.preprocess))
-    published = loaded.published.get("pretrained_cfg")
-    if isinstance(published, Mapping):
-        return Preprocess.from_timm(published, "config.json")
+    if isinstance(loaded.published.get("pretrained_cfg"), Mapping):
+        return Preprocess.from_config(loaded.published, "config.json")
     return Preprocess()
 
 

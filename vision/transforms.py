@@ -53,11 +53,11 @@ def as_size(value: Any) -> Size:
     Raises:
         ConfigError: neither, or not positive.
     """
-    pair = (value, value) if isinstance(value, int) else value
-    try:
-        height, width = (int(side) for side in pair)
-    except (TypeError, ValueError):
-        height = width = 0
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    whole = len(pair) == 2 and all(
+        isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in pair
+    )
+    height, width = (int(side) for side in pair) if whole else (0, 0)
     if height < 1 or width < 1 or max(height, width) > 65_535:
         raise ConfigError(
             f"{value!r} is not the size of a picture: give a number or (height, width).", got=value

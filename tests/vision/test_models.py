@@ -307,6 +307,36 @@ def test_configurations_that_are_refused(
         assert fact in str(caught.value)
 
 
+JUNK: list[Any] = [None, True, -1, 1.5, float("nan"), 10**40, "x", [], ["a"], [[1]], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("folder", ["resnet-timm-basic", "resnet-transformers-basic", "own"])
+def test_values_that_make_no_sense_are_errors_of_ours(folder: str, tmp_path: Path) -> None:
+    if folder == "own":
+        task = task_of(architectures()["efficientnet-lite"])
+        original = json.loads((task.save(tmp_path) / "config.json").read_text())
+        places = [original["bestiary"]["config"]]
+    else:
+        original = json.loads((DATA / folder / "config.json").read_text())
+        places = [
+            original,
+            *(original[k] for k in ("model_args", "pretrained_cfg") if k in original),
+        ]
+    messages = []
+    for place in places:
+        for key, before in list(place.items()):
+            for value in JUNK:
+                place[key] = value
+                (tmp_path / "config.json").write_text(json.dumps(original))
+                try:
+                    load(tmp_path, weights=False)
+                except (ConfigError, HubError) as error:
+                    messages.append(str(error))
+            place[key] = before
+    assert max(len(message.splitlines()) for message in messages) <= 12
+    assert len(messages) > sum(len(place) for place in places)
+
+
 def test_variants_that_timm_calls_otherwise_are_not_taken_for_resnets(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="resnet50d"):
         load(changed("resnet-timm-bottleneck", tmp_path, architecture="resnet50d"), weights=False)

@@ -128,3 +128,27 @@ def test_a_very_long_picture_is_refused_before_it_fills_the_memory() -> None:
 def test_mean_and_std_of_different_length() -> None:
     with pytest.raises(ConfigError, match="mean has 3 and std 1"):
         Preprocess(std=(1.0,))
+
+
+JUNK: list[Any] = [
+    *(None, True, -1, 0, 1.5, float("nan"), float("inf"), 1e30, 10**40, "x", "", [], [1], ["a"]),
+    *([None] * 3, [1, 2, 3], [0.5] * 3, [[1]], {}, {"height": 1}, {"height": "a", "width": 2}),
+    *({"shortest_edge": value} for value in ("9", None, -5, 1e9)),
+]
+
+
+@pytest.mark.parametrize("case", [*CASES, {"name": "own", "config": Preprocess().to_config()}],
+                         ids=lambda case: case["name"])  # fmt: skip
+def test_values_that_make_no_sense_are_one_kind_of_error(case: dict[str, Any]) -> None:
+    accepted, messages = 0, []
+    for key in case["config"]:
+        for value in JUNK:
+            try:
+                preprocess = Preprocess.from_config({**case["config"], key: value})
+            except ConfigError as error:
+                messages.append(str(error))
+            else:
+                accepted += 1
+                assert Preprocess.from_config(preprocess.to_config()) == preprocess
+    assert accepted < len(case["config"]) * len(JUNK) / 2
+    assert max(len(message.splitlines()) for message in messages) <= 12
