@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import native
 from ..state import state, watch
-from . import activation, conv, normalization, softmax
-from .conv import Padding, Pair
+from . import activation, conv, groupnorm, normalization, softmax
+from .conv import Padding, Pair, output_length
 
 _BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
 _F32 = np.dtype(np.float32)
@@ -35,12 +35,17 @@ def _nchw(x: Any) -> Any:
     return x.transpose(0, 3, 1, 2)
 
 
+def _flat(v: Any) -> Any:
+    """A weight or a bias as contiguous numbers."""
+    return None if v is None else np.ascontiguousarray(v).reshape(-1)
+
+
 # -- convolution -----------------------------------------------------------------------------------
 
 # Packed weights of inference: weight array -> (writes seen, packed). Any operation that writes
 # memory on purpose makes them stale.
 _packed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_packings: dict[int, tuple[int, Any]] = {}
+_packings: dict[int, tuple[int, native.PackedWeight]] = {}
 
 
 def _packed_now(weight: Any, groups: int) -> native.PackedWeight:
@@ -56,7 +61,7 @@ def _pack(weight: Any, groups: int) -> native.PackedWeight:
     if _packed.get(key) is weight:
         writes, packing = _packings[key]
         if writes == watch.writes and packing.groups == groups:
-            return packing  # type: ignore[no-any-return]
+            return packing
     packing = _packed_now(weight, groups)
     if key not in _packed:
         weakref.finalize(weight, _packings.pop, key, None)
@@ -86,17 +91,27 @@ def _conv2d(
 ) -> Any:
     if not _plain(x, weight, bias):
         return NotImplemented
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    options: Any = {"stride": stride, "padding": padding, "dilation": dilation}
     if _is_depthwise(weight, groups):
         if max(weight.shape[2:]) > _MOST_TAPS:
             return NotImplemented
-        return _nchw(native.depthwise_conv2d(_nhwc(x), _taps(weight), bias, **options))
+        return _nchw(native.depthwise_conv2d(_nhwc(x), _taps(weight), _flat(bias), **options))
     if weight.shape[2:] == (1, 1) and groups == 1 and state.grad_enabled:
         return NotImplemented  # a plain product, and packing would not pay for one call
-    return _nchw(native.conv2d(_nhwc(x), _pack(weight, groups), bias, **options))
+    return _nchw(native.conv2d(_nhwc(x), _pack(weight, groups), _flat(bias), **options))
 
 
 _MOST_TAPS = 64  # of a depthwise kernel, along an axis
+
+
+def _reaches(
+    image: Any, out: Any, kernel: Any, stride: Pair, padding: Padding, dilation: Pair
+) -> bool:
+    """Whether the convolution of an image (height, width) has exactly this output."""
+    ends = padding[0] + padding[1], padding[2] + padding[3]
+    return tuple(out) == tuple(
+        output_length(image[i], kernel[i], stride[i], ends[i], dilation[i]) for i in (0, 1)
+    )
 
 
 def _conv2d_input_grad(
@@ -114,7 +129,9 @@ def _conv2d_input_grad(
         return NotImplemented
     b, c, h, w = shape
     o, _, kh, kw = weight.shape
-    place = {"padding": padding, "dilation": dilation}
+    if not _reaches((h, w), y.shape[2:], (kh, kw), stride, padding, dilation):
+        return NotImplemented  # output padding beyond the stride
+    place: Any = {"padding": padding, "dilation": dilation}
     if _is_depthwise(weight, groups) and bias is None and max(kh, kw) <= _MOST_TAPS:
         out = native.depthwise_conv2d_input_grad(
             _nhwc(y), _taps(weight), (b, h, w, c), stride=stride, **place
@@ -133,7 +150,9 @@ def _conv2d_input_grad(
         # The transpose of a convolution is one with the filters turned by half a circle.
         turned = np.ascontiguousarray(weight.transpose(1, 2, 3, 0)[:, ::-1, ::-1])
         packed = native.pack_weight(_nchw(turned))
-        return _nchw(native.conv2d(_nhwc(y), packed, bias, padding=mirrored, dilation=dilation))
+        return _nchw(
+            native.conv2d(_nhwc(y), packed, _flat(bias), padding=mirrored, dilation=dilation)
+        )
     if bias is not None:
         return NotImplemented
     matrix = _nhwc(weight).reshape(o, -1)
@@ -159,15 +178,18 @@ def _conv2d_weight_grad(
 ) -> Any:
     if not _plain(x, y):
         return NotImplemented
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    options: Any = {"stride": stride, "padding": padding, "dilation": dilation}
     b, c, _, _ = x.shape
     o = y.shape[1]
+    kernel = (kernel[0], kernel[1])
+    if not _reaches(x.shape[2:], y.shape[2:], kernel, stride, padding, dilation):
+        return NotImplemented
     if groups > 1 and c == o == groups:
         if max(kernel) > _MOST_TAPS:
             return NotImplemented
-        taps = native.depthwise_conv2d_weight_grad(_nhwc(y), _nhwc(x), tuple(kernel), **options)
+        taps = native.depthwise_conv2d_weight_grad(_nhwc(y), _nhwc(x), kernel, **options)
         return taps.transpose(2, 0, 1)[:, None]
-    if groups != 1 or tuple(kernel) == (1, 1):
+    if groups != 1 or kernel == (1, 1):
         return NotImplemented
     source, rows = _nhwc(x), _nhwc(y)
     _, oh, ow, _ = rows.shape
@@ -178,7 +200,7 @@ def _conv2d_weight_grad(
     for i in range(0, b, step):
         part = source[i : i + step]
         patches = buffer[:, : len(part) * oh * ow]
-        native.im2col(part, tuple(kernel), out=patches, **options)
+        native.im2col(part, kernel, out=patches, **options)
         out += rows[i : i + step].reshape(-1, o).T @ patches[0]
     return _nchw(out.reshape(o, *kernel, c))
 
@@ -239,7 +261,7 @@ def _batch_norm_backward(
     dx, dweight, dbias = native.batch_norm_backward(
         gs,
         rows,
-        weight,
+        _flat(weight),
         mean.astype(np.float32),
         var.astype(np.float32),
         eps=eps,
@@ -261,10 +283,6 @@ def _channel_sum(x: Any, *, axis: int = 1) -> Any:
 def _rows(x: Any, axes: int) -> Any:
     """(rows, D), where x is C-contiguous; None elsewhere."""
     return normalization.flat_rows(x, axes) if x.flags.c_contiguous else None
-
-
-def _flat(v: Any) -> Any:
-    return None if v is None else np.ascontiguousarray(v).reshape(-1)
 
 
 def _layer_norm(x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float) -> Any:
@@ -310,13 +328,66 @@ def _layer_norm_backward(
     )
 
 
+def _rms_norm(x: Any, weight: Any = None, *, axes: int, eps: float) -> Any:
+    rows = _rows(x, axes) if _plain(x, weight) else None
+    if rows is None:
+        return NotImplemented
+    out, _, rstd = native.layer_norm(rows, _flat(weight), None, eps=eps, centre=False)
+    return out.reshape(x.shape), rstd[:, None].astype(np.float64)
+
+
+def _rms_norm_backward(
+    grad: Any, x: Any, rstd: Any, weight: Any = None, *, axes: int, needed: tuple[bool, bool]
+) -> Any:
+    rows = _rows(x, axes) if _plain(grad, x, weight) else None
+    if rows is None:
+        return NotImplemented
+    dx, dweight, _ = native.layer_norm_backward(
+        _rows(np.ascontiguousarray(grad), axes),
+        rows,
+        _flat(weight),
+        np.zeros(len(rows), np.float32),
+        rstd[:, 0].astype(np.float32),
+        centre=False,
+        needs=needed,
+    )
+    return (
+        None if dx is None else dx.reshape(x.shape),
+        None if dweight is None else dweight.reshape(x.shape[x.ndim - axes :]),
+    )
+
+
+def _group_norm(x: Any, weight: Any = None, bias: Any = None, *, groups: int, eps: float) -> Any:
+    """Statistics of the channels of each sample, brought together for its groups."""
+    pixels = _channels_last(x) if _plain(x, weight, bias) and x.ndim > 2 else None
+    if pixels is None:
+        return NotImplemented
+    b, c = x.shape[:2]
+    out = np.empty_like(pixels)
+    centres, rstds = np.empty((b, c)), np.empty((b, c))
+    shift = np.zeros(c, np.float32) if bias is None else _flat(bias)
+    for i in range(b):
+        own, var = native.batch_norm_stats(pixels[i])
+        parts = own.astype(np.float64).reshape(groups, -1)
+        centre = parts.mean(1, keepdims=True)
+        spread = (var.reshape(groups, -1) + (parts - centre) ** 2).mean(1, keepdims=True)
+        centres[i] = np.broadcast_to(centre, parts.shape).reshape(-1)
+        rstds[i] = np.broadcast_to((spread + eps) ** -0.5, parts.shape).reshape(-1)
+        scale = (rstds[i] if weight is None else rstds[i] * weight).astype(np.float32)
+        native.batch_norm_apply(pixels[i], centres[i].astype(np.float32), scale, shift, out=out[i])
+    return _as_input(out, x.ndim), centres, rstds
+
+
 # -- softmax and activations -----------------------------------------------------------------------
 
 
 def _softmax(x: Any, *, axis: int) -> Any:
     if not _plain(x) or axis not in (-1, x.ndim - 1) or not x.flags.c_contiguous:
         return NotImplemented
-    return native.softmax(x)
+    out = native.softmax(x)
+    if np.isnan(out[..., 0]).any():  # perhaps a row of -inf, which the generic body makes 0
+        return NotImplemented
+    return out
 
 
 def _softmax_backward(grad: Any, y: Any, *, axis: int) -> Any:
@@ -369,6 +440,9 @@ def register() -> None:
         (normalization.channel_sum, _channel_sum),
         (normalization._layer_norm, _layer_norm),
         (normalization.layer_norm_backward, _layer_norm_backward),
+        (normalization._rms_norm, _rms_norm),
+        (normalization.rms_norm_backward, _rms_norm_backward),
+        (groupnorm._group_norm, _group_norm),
         (softmax._softmax, _softmax),
         (softmax.softmax_backward, _softmax_backward),
         (activation.erf, _elementwise(native.erf)),
