@@ -37,7 +37,7 @@ def test_softmax(isa: str, shape: tuple[int, ...]) -> None:
     want = np.exp(wide - wide.max(-1, keepdims=True))
     want /= want.sum(-1, keepdims=True)
     (y,) = both_threads(lambda: (native.softmax(x),))
-    assert_allclose(y, want, rtol=3e-6, atol=1e-9)
+    assert_allclose(y, want, rtol=1e-5, atol=1e-9)
     g = normal(*shape, seed=1)
     (dx,) = both_threads(lambda: (native.softmax_backward(g, y),))
     assert_allclose(dx, want * (g - (g * want).sum(-1, keepdims=True)), rtol=1e-4, atol=3e-6)
@@ -74,9 +74,9 @@ def test_layer_norm(isa: str, shape: tuple[int, ...], centre: bool) -> None:
     )
     assert got_mean.shape == got_rstd.shape == shape[:-1]
     scale = rstd.max(initial=1)
-    assert_allclose(got_mean, mean[..., 0], rtol=1e-5, atol=1e-6)
-    assert_allclose(got_rstd, rstd[..., 0], rtol=1e-5)
-    assert_allclose(y, hat * weight + bias, rtol=1e-5, atol=1e-5 * scale)
+    assert_allclose(got_mean, mean[..., 0], rtol=2e-5, atol=1e-6)
+    assert_allclose(got_rstd, rstd[..., 0], rtol=2e-5)
+    assert_allclose(y, hat * weight + bias, rtol=2e-5, atol=2e-5 * scale)
     dx, dweight, dbias = both_threads(
         lambda: native.layer_norm_backward(g, x, weight, got_mean, got_rstd, centre=centre)
     )
