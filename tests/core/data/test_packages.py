@@ -3,7 +3,8 @@
 import gzip
 import hashlib
 import http.server
-import shutil
+import importlib.util
+import subprocess
 import tarfile
 import threading
 from dataclasses import replace
@@ -30,24 +31,33 @@ def test_files_of_a_package(kind, tmp_path, toy):
     assert found == {"a.txt": b"hello", "b.bin": bytes(1000)}
 
 
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
-def test_a_zstd_package_of_ubuntu(tmp_path, toy):
-    root = tmp_path / "root"
-    (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN" / "control").write_text(
-        "Package: toy\nVersion: 1.0\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
-    )
-    for path, body in toy.files.items():
-        (root / path).parent.mkdir(exist_ok=True)
-        (root / path).write_bytes(body)
-    archive = tmp_path / "toy_1.0_all.deb"
-    status, output = packages.run_command(
-        ["dpkg-deb", "-Zzstd", "--build", str(root), str(archive)], tmp_path
-    )
-    if status != 0:
-        pytest.skip(f"this dpkg-deb packs no zstd: {output}")
-    package = toy.package(archive.read_bytes(), "deb")
+def test_zstd_packages_of_ubuntu(tmp_path, toy, monkeypatch):
+    """Unpacked by Python from 3.14 on, and by dpkg-deb elsewhere."""
+    plain = toy.deb(toy.files, "w", "zst")
+    data = toy.tar({f"./{path}": body for path, body in toy.files.items()}, "w")
+    archive = tmp_path / "toy.deb"
+    archive.write_bytes(plain)
+    package = toy.package(plain, "deb")
+    if importlib.util.find_spec("compression") is not None:
+        from compression import zstd
+
+        archive.write_bytes(toy.ar([("data.tar.zst", zstd.compress(data))]))
+        assert packages.members(package, archive)["a.txt"] == b"hello"
+        return
+    results = [(0, data, b""), (2, b"", b"not a package")]
+
+    def run(command, **_):
+        assert command == ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        return subprocess.CompletedProcess(command, *results.pop(0))
+
+    monkeypatch.setattr(packages.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: name)
     assert packages.members(package, archive)["a.txt"] == b"hello"
+    with pytest.raises(HubError, match="not a package"):
+        packages.members(package, archive)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    with pytest.raises(HubError, match=r"Python 3\.14 or dpkg-deb"):
+        packages.members(package, archive)
 
 
 def test_another_archive_is_refused(tmp_path, toy):
