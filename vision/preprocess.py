@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.data.images import read_image
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataError
 from .transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -92,10 +92,10 @@ class Preprocess:
                 rounding=self.rounding,
                 crop=self.crop,
             )
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+        if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError(
                 f"mean has {len(self.mean)} and std {len(self.std)} values; "
-                "both have one (grey) or three (RGB).",
+                "both have one for each channel: one (grey) or three (RGB).",
                 mean=self.mean,
                 std=self.std,
             )
@@ -108,11 +108,21 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
-        """3 for RGB, 1 for grey."""
+        """3 for RGB, 1 for grey; with others the network takes arrays only, no pictures."""
         return len(self.mean)
 
     def picture(self, source: Any) -> Any:
-        """The Pillow image that the network sees, before it becomes numbers."""
+        """The Pillow image that the network sees, before it becomes numbers.
+
+        Raises:
+            DataError: it cannot be read, or the network takes other than 1 or 3 channels.
+        """
+        if self.channels not in (1, 3):
+            raise DataError(
+                f"the model takes {self.channels} channels, and pictures have 1 or 3.\n"
+                f"Prepare arrays of shape (B, {self.channels}, H, W) yourself: model.module(array)",
+                expected=self.channels,
+            )
         image = read_image(source)
         if self.channels == 1:
             image = image.convert("L")
@@ -150,19 +160,13 @@ class Preprocess:
         return np.stack([self(source) for source in sources])
 
     def with_channels(self, channels: int) -> Preprocess:
-        """The same for pictures with another number of channels: grey uses the mean of RGB's."""
+        """The same for another number of channels: grey takes the mean of RGB's, more repeat."""
         if channels == self.channels:
             return self
         if channels == 1:
-            grey = (float(np.mean(self.mean)),), (float(np.mean(self.std)),)
-            return replace(self, mean=grey[0], std=grey[1])
-        if channels == 3:
-            return replace(self, mean=self.mean * 3, std=self.std * 3)
-        raise ConfigError(
-            f"pictures have 1 or 3 channels, not {channels}.\n"
-            "Prepare your data yourself and call `model.module(array)`.",
-            got=channels,
-        )
+            return replace(self, mean=(_mean(self.mean),), std=(_mean(self.std),))
+        times = -(-channels // self.channels)
+        return replace(self, mean=(self.mean * times)[:channels], std=(self.std * times)[:channels])
 
     def with_size(self, size: int | Size) -> Preprocess:
         """The same at another resolution; the crop stays the same part of the picture."""
@@ -309,6 +313,10 @@ def _check_keys(config: Mapping[str, Any], kind: str, where: str) -> None:
     if kind and not kind.startswith(_PROCESSORS):
         unknown.add("image_processor_type")
     _refuse(unknown, config, where)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _refuse(unknown: set[str], config: Mapping[str, Any], where: str) -> None:

@@ -66,7 +66,7 @@ def test_timm_configuration_inside_config_json() -> None:
         ({"resample": 9}, "9"),
         ({"image_mean": None}, "image_mean"),
         ({"image_std": [1.0, 0.0, 1.0]}, "not zero"),
-        ({"image_mean": [0.5, 0.5]}, "2"),
+        ({"image_mean": [0.5, 0.5]}, "mean has 2 and std 3"),
         ({"size": {"longest_edge": 30}}, "longest_edge"),
         ({"size": {"height": 0, "width": 3}}, "(0, 3)"),
     ],
@@ -109,8 +109,10 @@ def test_grey_model(photo: Image.Image) -> None:
     assert grey.with_channels(3).mean == (0.5, 0.5, 0.5)
     assert Preprocess().with_channels(1).mean == pytest.approx((0.449,), abs=1e-3)
     assert Preprocess().with_channels(3) == Preprocess()
-    with pytest.raises(ConfigError, match="not 4"):
-        Preprocess().with_channels(4)
+    four = Preprocess().with_channels(4)
+    assert four.mean == (0.485, 0.456, 0.406, 0.485)
+    with pytest.raises(DataError, match="4 channels, and pictures have 1 or 3"):
+        four(photo)
 
 
 def test_another_size_keeps_the_part_that_is_cropped() -> None:
