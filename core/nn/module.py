@@ -6,6 +6,9 @@ registered and no `super().__init__()` is needed. They are listed as torch lists
 parameters, own buffers, then children, each in the order in which they were assigned.
 
 Names that begin with an underscore are private: the walk skips them.
+
+`Module` is the longer half of this file, most of it signatures and docstrings; the walk, on
+which all of it rests, is the other half and belongs beside it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recurrent layers: RNN, LSTM, GRU, and their single steps."""
+"""Recurrent layers over sequences: RNN, LSTM, GRU."""
 
 from __future__ import annotations
 
@@ -212,8 +212,14 @@ def _valid(
     return Tensor(move(valid, like.device))
 
 
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+def sum_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return None if first is None or second is None else first + second
+
+
+def checked_nonlinearity(name: str) -> str:
+    if name not in ("tanh", "relu"):
+        raise ConfigError(f"nonlinearity is 'tanh' or 'relu', got {name!r}", got=name)
+    return name
 
 
 class RNN(_Recurrent):
@@ -244,7 +250,7 @@ class RNN(_Recurrent):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        self.nonlinearity = _nonlinearity(nonlinearity)
+        self.nonlinearity = checked_nonlinearity(nonlinearity)
         super().__init__(
             input_size,
             hidden_size,
@@ -260,7 +266,7 @@ class RNN(_Recurrent):
     def _scan(
         self, x: Tensor, first: tuple[Tensor, ...], own: dict[str, Any], mask: Any, reverse: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        gates = F.linear(x, own["weight_ih"], _sum(own["bias_ih"], own["bias_hh"]))
+        gates = F.linear(x, own["weight_ih"], sum_of(own["bias_ih"], own["bias_hh"]))
         rectified = self.nonlinearity == "relu"
         states = rnn_scan(
             gates, first[0], own["weight_hh"], mask, reverse=reverse, rectified=rectified
@@ -312,7 +318,7 @@ class LSTM(_Recurrent):
     def _scan(
         self, x: Tensor, first: tuple[Tensor, ...], own: dict[str, Any], mask: Any, reverse: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        gates = F.linear(x, own["weight_ih"], _sum(own["bias_ih"], own["bias_hh"]))
+        gates = F.linear(x, own["weight_ih"], sum_of(own["bias_ih"], own["bias_hh"]))
         states, cells, _ = lstm_scan(
             gates, *first, own["weight_hh"], own["weight_hr"], mask, reverse=reverse
         )
@@ -404,122 +410,3 @@ class GRU(_Recurrent):
         """Run over sequences; arguments and results as for `RNN`."""
         out, (last,) = self._run(input, (hx,), lengths, mask)
         return out, last
-
-
-def _nonlinearity(name: str) -> str:
-    if name not in ("tanh", "relu"):
-        raise ConfigError(f"nonlinearity is 'tanh' or 'relu', got {name!r}", got=name)
-    return name
-
-
-class _Cell(Module):
-    """One step of a recurrent layer. Shape: input (B, D) or (D,), states (B, H) or (H,)."""
-
-    gates = 1
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        self.input_size, self.hidden_size = input_size, hidden_size
-        rows = self.gates * hidden_size
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight_ih = init.parameter(rows, input_size, **place)
-        self.weight_hh = init.parameter(rows, hidden_size, **place)
-        self.bias_ih = init.parameter(rows, **place) if bias else None
-        self.bias_hh = init.parameter(rows, **place) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw new initial values."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
-    def _start(self, given: Tensor | None, like: Tensor) -> Tensor:
-        shape = (math.prod(like.shape[:-1]), self.hidden_size)
-        if given is None:
-            return zeros(shape, dtype=like.dtype, device=like.device)
-        return given.reshape(shape)
-
-    def _gates(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        rows = F.linear(input, self.weight_ih, bias)
-        return rows.reshape(1, -1, rows.shape[-1])
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, bias={self.bias_ih is not None}"
-
-
-class RNNCell(_Cell):
-    """One step of an RNN."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        *,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        self.nonlinearity = _nonlinearity(nonlinearity)
-        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next state."""
-        states = rnn_scan(
-            self._gates(input, _sum(self.bias_ih, self.bias_hh)),
-            self._start(hx, input),
-            self.weight_hh,
-            None,
-            reverse=False,
-            rectified=self.nonlinearity == "relu",
-        )
-        return states.reshape(*input.shape[:-1], self.hidden_size)
-
-
-class LSTMCell(_Cell):
-    """One step of an LSTM."""
-
-    gates = 4
-
-    def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The next state and cell."""
-        h, c = (None, None) if hx is None else hx
-        states, cells, _ = lstm_scan(
-            self._gates(input, _sum(self.bias_ih, self.bias_hh)),
-            self._start(h, input),
-            self._start(c, input),
-            self.weight_hh,
-            None,
-            None,
-            reverse=False,
-        )
-        shape = (*input.shape[:-1], self.hidden_size)
-        return states.reshape(shape), cells.reshape(shape)
-
-
-class GRUCell(_Cell):
-    """One step of a GRU."""
-
-    gates = 3
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next state."""
-        states, _ = gru_scan(
-            self._gates(input, self.bias_ih),
-            self._start(hx, input),
-            self.weight_hh,
-            self.bias_hh,
-            None,
-            reverse=False,
-        )
-        return states.reshape(*input.shape[:-1], self.hidden_size)

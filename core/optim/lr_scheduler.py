@@ -1,7 +1,8 @@
 """Learning-rate schedules: call `schedule.step()` after each epoch, or each optimizer step.
 
 Each is a function of the step count and a group's initial rate, so a schedule can be joined
-with others (`SequentialLR`), resumed, and asked for its rate at any step.
+with others (`SequentialLR`), resumed, and asked for its rate at any step. All are in this one
+file, as in torch: each is a formula with its checks.
 """
 
 from __future__ import annotations
