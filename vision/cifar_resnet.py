@@ -37,8 +37,8 @@ class Config:
     """
 
     stem: int = 32
-    widths: tuple[int, ...] = (64, 128, 128)
-    residual: tuple[int, ...] = (2, 2, 2)
+    widths: tuple[int, ...] = (64, 128, 192)
+    residual: tuple[int, ...] = (1, 1, 1)
     scale: float = 0.125
     in_channels: int = 3
     num_classes: int = 10
@@ -146,7 +146,7 @@ class CifarResNet(nn.Module):
             sources=(Bundled("vision/assets/resnet-cifar10"),),
             license="Apache-2.0",
             commercial=True,
-            parameters=907_296,
+            parameters=833_824,
             preprocess={
                 "size": (32, 32),
                 "resize": 32,

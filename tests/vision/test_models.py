@@ -83,6 +83,17 @@ def test_forward_backward_and_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
+def test_channels_last_memory_gives_the_same(name: str) -> None:
+    module = task_of(architectures()[name]).module
+    x = images(2, 3, 40, 48)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    with bt.no_grad():
+        np.testing.assert_allclose(
+            module(bt.tensor(last)).array, module(bt.tensor(x)).array, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
 def test_one_step_of_training_lowers_the_loss(name: str) -> None:
     module = task_of(architectures()[name]).module.train()
     x, y = bt.tensor(images(4, 3, 40, 40)), bt.tensor(np.array([0, 1, 2, 3]))
