@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..devices import as_device
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from .collate import Mover, to_tensors
 from .collate import collate as default_collate
 from .dataset import is_stream
+from .epochs import Position, sampler_tasks, stream_tasks
 from .reading import Reader, Task, stream_of
 from .samplers import (
     BatchSampler,
     FixedSampler,
     RandomSampler,
     SequentialSampler,
-    batched,
     check_batch_size,
 )
-from .seeding import STREAM, fresh_seed, set_key
+from .seeding import fresh_seed
 from .workers import Pool, Runner, thread_runners
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class DataLoader:
         self._skip = 0  # batches that the next iteration leaves out: they were delivered before
         self._skip_samples = 0
         self._resume: dict[str, Any] | None = None  # sampler or stream, for the next iteration
-        self._running: _Position | None = None
+        self._running: Position | None = None
         self._kept: list[ProcessRunner] | None = None  # persistent processes, while not in use
         self._finalizer: Any = None
 
@@ -214,11 +214,11 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         position = self._begin()
-        tasks = (
-            self._stream_tasks(position, self._resume)
-            if self._stream
-            else self._sampler_tasks(position)
-        )
+        if self._stream:
+            source, size = stream_of(self.dataset)[0], self.batch_size or 1
+            tasks = stream_tasks(source, size, self.drop_last, self.seed, position, self._resume)
+        else:
+            tasks = sampler_tasks(self.batch_sampler, position)
         self._skip = self._skip_samples = 0
         self._resume = None
         self._running = position
@@ -228,9 +228,9 @@ class DataLoader:
         )
         return self._deliver(position, tasks, reader)
 
-    def _begin(self) -> _Position:
+    def _begin(self) -> Position:
         """Where the iteration starts; puts the samplers there."""
-        position = _Position(self._epoch, self._skip, self._skip_samples)
+        position = Position(self._epoch, self._skip, self._skip_samples)
         if self._stream:
             source = stream_of(self.dataset)[0]
             if hasattr(source, "set_epoch"):
@@ -248,60 +248,7 @@ class DataLoader:
             self.dataset.set_epoch(position.epoch)
         return position
 
-    def _sampler_tasks(self, position: _Position) -> Iterator[Task]:
-        batches = iter(self.batch_sampler)
-        first = 0
-        for number in range(position.batches):  # delivered before the resume
-            try:
-                first += len(next(batches))
-            except StopIteration:
-                raise _shorter(position.batches, number) from None
-
-        def tasks(number: int, first: int) -> Iterator[Task]:
-            for items in batches:
-                yield Task(number, position.epoch, first, list(items))
-                number, first = number + 1, first + len(items)
-
-        return tasks(position.batches, first)
-
-    def _stream_tasks(self, position: _Position, resume: dict[str, Any] | None) -> Iterator[Task]:
-        source = stream_of(self.dataset)[0]
-        if resume is not None:
-            source.load_state_dict(resume)
-            skip = 0
-        else:
-            skip = position.samples
-        has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-        seed, size = self.seed, self.batch_size or 1
-
-        def items() -> Iterator[Any]:
-            iterator = iter(source)
-            place = position.samples - skip
-            while True:
-                before = set_key((STREAM, seed, position.epoch, place))
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-                finally:
-                    set_key(before)
-                place += 1
-                yield item
-
-        def tasks() -> Iterator[Task]:
-            wanted = items()
-            for number in range(skip):
-                if next(wanted, position) is position:
-                    raise _shorter(skip, number)
-            first = position.samples
-            for number, batch in enumerate(batched(wanted, size, self.drop_last), position.batches):
-                state = source.state_dict() if has_state else None
-                yield Task(number, position.epoch, first, batch, state)
-                first += len(batch)
-
-        return tasks()
-
-    def _deliver(self, position: _Position, tasks: Iterator[Task], reader: Reader) -> Iterator[Any]:
+    def _deliver(self, position: Position, tasks: Iterator[Task], reader: Reader) -> Iterator[Any]:
         finish = to_tensors if self.device is None else Mover(self.device)
         read = self._read_here if self.workers == 0 else self._read_ahead
         batches = read(tasks, reader)
@@ -411,7 +358,7 @@ class DataLoader:
         """
         position = self._running
         if position is None:
-            position = _Position(self._epoch, self._skip, self._skip_samples)
+            position = Position(self._epoch, self._skip, self._skip_samples)
             position.state = self._resume
             if position.state is None and not self._stream:
                 position.state = _state_of(self.batch_sampler)
@@ -468,17 +415,6 @@ class DataLoader:
         )
 
 
-class _Position:
-    """How far an iteration has come."""
-
-    def __init__(self, epoch: int, batches: int, samples: int) -> None:
-        self.epoch = epoch
-        self.batches = batches
-        self.samples = samples
-        # Of the sampler at the beginning of the epoch; of a stream after the last batch.
-        self.state: dict[str, Any] | None = None
-
-
 def _never() -> bool:
     return False
 
@@ -498,12 +434,3 @@ def _state_of(sampler: Any) -> dict[str, Any] | None:
         return state
     except ConfigError:  # a BatchSampler around a sampler without state
         return None
-
-
-def _shorter(wanted: int, found: int) -> DataError:
-    return DataError(
-        f"cannot resume: {wanted} were read of this epoch before, and now there are only {found}.\n"
-        "The data set or its order has changed; start with the next epoch: loader.set_epoch()",
-        expected=wanted,
-        got=found,
-    )
