@@ -22,7 +22,7 @@ Padding = tuple[int, int, int, int]
 Shape4 = tuple[int, int, int, int]
 
 _MAX_TAPS = 64  # native.h
-_PIXELS = 96  # implicit.h: output pixels gathered at once
+_PIXELS = 96  # kernels.c: output pixels gathered at once
 _PARTIALS = 64
 
 

@@ -7,24 +7,23 @@
 enum {
     FN(TILE_ROWS) = REGISTERS == 32 ? 12 : 6, /* pixels: 24 or 12 registers of sums */
     FN(PANEL) = 2 * LANES,
-    FN(SLICE) = 256,
-    FN(LINE) = FN(SLICE) + 16, /* not a power of 2, which would crowd few cache sets */
 };
 
 /* weight (any strides) -> panels (groups, panels, k, PANEL), zeros past the last channel.
  * ints: output channels of a group, input channels of a group, kh * kw, strides of output
  * channel, input channel and tap, panels of a group. Items: panels. */
 KERNEL(conv_pack) {
-    const int64_t *n = a->n, length = n[1] * n[2];
+    const int64_t *n = a->n, cg = n[1], taps = n[2];
     for (int64_t item = begin; item < end; item++) {
         int64_t first = item % n[6] * FN(PANEL);
         const float *w = (const float *)a->p[0] + (item / n[6] * n[0] + first) * n[3];
-        float *out = (float *)a->p[1] + item * length * FN(PANEL);
-        for (int64_t k0 = 0; k0 < length; k0 += 16)
+        float *out = (float *)a->p[1] + item * taps * cg * FN(PANEL);
+        for (int64_t c0 = 0; c0 < cg; c0 += 16) /* few channels at a time stay in cache */
             for (int64_t o = 0; o < FN(PANEL); o++)
-                for (int64_t k = k0; k < k0 + 16 && k < length; k++)
-                    out[k * FN(PANEL) + o] = first + o < n[0]
-                        ? w[o * n[3] + k % n[1] * n[4] + k / n[1] * n[5]] : 0.0f;
+                for (int64_t c = c0; c < c0 + 16 && c < cg; c++)
+                    for (int64_t tap = 0; tap < taps; tap++)
+                        out[(tap * cg + c) * FN(PANEL) + o] = first + o < n[0]
+                            ? w[o * n[3] + c * n[4] + tap * n[5]] : 0.0f;
     }
 }
 
@@ -34,7 +33,7 @@ INLINE void FN(tile)(int rows, const float *x, const float *w, int64_t length, f
     for (int64_t k = 0; k < length; k++, x++, w += FN(PANEL)) {
         VEC w0 = *(const VEC *)w, w1 = *(const VEC *)(w + LANES);
         UNROLL for (int m = 0; m < rows; m++) {
-            VEC xm = x[m * FN(LINE)] - (VEC){0};
+            VEC xm = x[m * LINE] - (VEC){0};
             sum[m][0] += xm * w0;
             sum[m][1] += xm * w1;
         }
@@ -105,8 +104,7 @@ KERNEL(conv) {
     const Conv *v = (const Conv *)a->n;
     int64_t blocks = a->n[16], ranges = a->n[17], og = v->o / v->groups, cg = v->c / v->groups;
     int64_t panels = (og + FN(PANEL) - 1) / FN(PANEL), length = v->kh * v->kw * cg;
-    int64_t pixels = v->n * v->oh * v->ow, slices = (length + FN(SLICE) - 1) / FN(SLICE);
-    float columns[96 * FN(LINE)] __attribute__((aligned(64)));
+    int64_t pixels = v->n * v->oh * v->ow, slices = (length + SLICE - 1) / SLICE;
     float sums[FN(TILE_ROWS) * FN(PANEL)] __attribute__((aligned(64)));
     FN(Edge) e = {.low = a->f[0], .high = a->f[1]};
     for (int64_t item = begin; item < end; item++) {
@@ -119,7 +117,7 @@ KERNEL(conv) {
             e.first = s == 0, e.last = s == slices - 1;
             for (int64_t i = 0; i < count; i++)
                 FN(gather)(v, (const float *)a->p[0] + group * cg, p0 + i, k0 / cg / v->kw,
-                           k0 / cg % v->kw, k0 % cg, k1 - k0, columns + i * FN(LINE));
+                           k0 / cg % v->kw, k0 % cg, k1 - k0, columns + i * LINE);
             for (int64_t p = panels * range / ranges; p < panels * (range + 1) / ranges; p++) {
                 int64_t o = p * FN(PANEL), at = p0 * v->o + group * og + o;
                 const float *w = (const float *)a->p[1]
@@ -128,7 +126,7 @@ KERNEL(conv) {
                 e.bias = a->p[2] ? (const float *)a->p[2] + group * og + o : 0;
                 for (int64_t t = 0; t < tiles; t++) {
                     int64_t i = count * t / tiles, rows = count * (t + 1) / tiles - i;
-                    FN(TILES)[rows](columns + i * FN(LINE), w, k1 - k0, sums);
+                    FN(TILES)[rows](columns + i * LINE, w, k1 - k0, sums);
                     for (int64_t m = 0; m < rows; m++) {
                         int64_t to = at + (i + m) * v->o;
                         e.add = a->p[3] ? (const float *)a->p[3] + to : 0;

@@ -7,6 +7,10 @@
 #define SIMD_SUM(...) _Pragma_(omp simd reduction(+ : __VA_ARGS__))
 #define _Pragma_(text) _Pragma(#text)
 
+/* Where `conv` gathers its input: one for each thread, whose stack may be small (musl). */
+enum { PIXELS = 96, SLICE = 256, LINE = SLICE + 16 /* a power of 2 would crowd few cache sets */ };
+static _Thread_local float columns[PIXELS * LINE] __attribute__((aligned(64)));
+
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define WIDTH_ATTRIBUTE __attribute__((min_vector_width(512)))
