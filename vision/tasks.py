@@ -76,7 +76,7 @@ class ImageClassifier:
             loaded.module,
             architecture=loaded.architecture.name,
             config=loaded.config,
-            preprocess=_preprocess_of(loaded).with_channels(loaded.config.in_channels),
+            preprocess=_preprocess_of(loaded),
             labels=_labels_of(loaded),
             card=loaded.card,
             report=loaded.report,
@@ -309,6 +309,13 @@ def _read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> It
 
 
 def _preprocess_of(loaded: Loaded) -> Preprocess:
+    found = _published_preprocess(loaded)
+    channels = loaded.config.in_channels
+    # A network for other data (four bands, say) takes prepared arrays; pictures it refuses.
+    return found.with_channels(channels) if channels in (1, 3) else found
+
+
+def _published_preprocess(loaded: Loaded) -> Preprocess:
     """What the model's own files say; then the registry; then the ImageNet habit."""
     if loaded.processor is not None:
         return Preprocess.from_config(loaded.processor, "preprocessor_config.json")
