@@ -1,0 +1,150 @@
+"""Fine-tuning end to end on small generated photographs, in Python and on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bestiary as bt
+from bestiary.core.errors import ConfigError, DataError
+from bestiary.hub.cli import _run
+from bestiary.vision.finetune import Recipe
+
+MODEL = Path(__file__).parents[1] / "references" / "data" / "resnet-timm-basic"
+CLASSES = ("circle", "stripes", "sunset")
+
+
+def photograph(kind: str, rng: np.random.Generator) -> Image.Image:
+    """A noisy picture of one of three kinds, of varying size."""
+    h, w = rng.integers(50, 90, 2)
+    y, x = np.mgrid[:h, :w] / max(h, w)
+    base = {
+        "circle": ((x - 0.4) ** 2 + (y - 0.4) ** 2 < 0.07) * 1.0,
+        "stripes": (np.sin(40 * x + rng.uniform(0, 6)) > 0) * 1.0,
+        "sunset": y,
+    }[kind]
+    tint = {"circle": (60, 200, 90), "stripes": (220, 210, 60), "sunset": (230, 80, 120)}[kind]
+    pixels = base[..., None] * tint + rng.normal(0, 20, (h, w, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def folder_of(root: Path, count: int = 14) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in CLASSES:
+        (root / kind).mkdir(parents=True)
+        for i in range(count):
+            photograph(kind, rng).save(root / kind / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return folder_of(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def tuned(photos, tmp_path_factory):
+    base = bt.load(MODEL)
+    before = {n: t.numpy().copy() for n, t in base.module.state_dict().items()}
+    out = tmp_path_factory.mktemp("out") / "my model"
+    new = base.finetune(
+        photos, out=out, epochs=2, head_epochs=40, head_lr=0.02, lr=1e-3, batch_size=8, quiet=True
+    )
+    return base, before, new, out
+
+
+def test_it_learns_and_leaves_the_given_model_alone(tuned, photos):
+    base, before, new, _ = tuned
+    assert new.labels == list(CLASSES)
+    accuracy = new.card.training["accuracy on the held-out pictures"]
+    assert float(accuracy.split()[0]) >= 70
+    for name, tensor in base.module.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name])
+    assert not new.module.training
+    assert "cross-validated" in " ".join(new.card.training)  # fewer than 500 pictures
+
+
+def test_the_folder_is_a_model_with_its_report(tuned, photos):
+    _, _, new, out = tuned
+    names = {p.name for p in out.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md", "learning_curve.png"} <= names
+    assert {"confusion.png", "report.json"} <= names
+    again = bt.load(out)
+    picture = next((photos / "sunset").iterdir())
+    assert again(picture, top=1) == new(picture, top=1)
+    report = json.loads((out / "report.json").read_text())
+    assert sorted(report["classes"]) == sorted(CLASSES)
+    assert len(report["history"]) == 42
+    with Image.open(out / "confusion.png") as image:
+        assert image.size[0] > 200
+
+
+def test_evaluate_on_the_command_line(tuned, photos, capfd):
+    _, _, _, out = tuned
+    assert _run(["evaluate", str(out), str(photos), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["samples"] == 42 and report["accuracy"] > 0.7
+    assert set(report["classes"]["circle"]) == {"precision", "recall", "f1", "support"}
+    assert _run(["evaluate", str(out), str(photos)]) == 0
+    assert "accuracy" in capfd.readouterr().out
+
+
+def test_evaluate_refuses_unknown_classes(tuned, tmp_path, capfd):
+    _, _, _, out = tuned
+    for name in ("circle", "zebra"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "1.png")
+    assert _run(["evaluate", str(out), str(tmp_path)]) == 1
+    assert "zebra" in capfd.readouterr().err
+
+
+def test_finetune_on_the_command_line(photos, tmp_path, capfd):
+    out = tmp_path / "out"
+    arguments = ["finetune", str(MODEL), str(photos), "-o", str(out), "--epochs", "0"]
+    assert _run([*arguments, "--head-epochs", "5"]) == 0
+    done = capfd.readouterr()
+    assert done.out.strip() == str(out)
+    for part in ("42 pictures, 3 classes", "held out", "guessing gives 1.10", "cross-validated"):
+        assert part in done.err
+    assert bt.load(out).labels == list(CLASSES)
+
+
+def test_the_same_seed_gives_the_same_model(photos):
+    runs = [
+        bt.load(MODEL).finetune(photos, epochs=1, head_epochs=2, batch_size=8, quiet=True)
+        for _ in range(2)
+    ]
+    first, second = (run.module.state_dict() for run in runs)
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor.numpy(), second[name].numpy(), err_msg=name)
+
+
+def test_grey_pictures_and_networks(photos):
+    model = bt.load(MODEL, in_channels=1)
+    new = model.finetune(photos, epochs=1, head_epochs=2, batch_size=8, quiet=True)
+    assert len(new(photograph("circle", np.random.default_rng(1)), top=3)) == 3
+
+
+def test_data_that_cannot_be_used(tmp_path):
+    model = bt.load(MODEL)
+    with pytest.raises(DataError, match="no folder or CSV"):
+        model.finetune(tmp_path / "nowhere")
+    folder_of(tmp_path / "few", count=1)
+    with pytest.raises(DataError, match="two pictures or more"):
+        model.finetune(tmp_path / "few")
+    folder_of(tmp_path / "broken", count=3)
+    (tmp_path / "broken" / "circle" / "bad.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        model.finetune(tmp_path / "broken", quiet=True)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": -1}, {"batch_size": 1}, {"held_out": 1.5}, {"head_epochs": 0}]
+)
+def test_senseless_settings(settings):
+    with pytest.raises(ConfigError):
+        Recipe(**settings)
