@@ -392,7 +392,7 @@ def with_new_head(
     }
     for head in architecture.head:
         part = copied.get_submodule(head)
-        part.reset_parameters()  # type: ignore[attr-defined]
+        part.reset_parameters()
         state.update({f"{head}.{name}": v.array for name, v in part.state_dict().items()})
     copied.load_state_dict(state, assign=True)
     return copied, changed
@@ -413,7 +413,7 @@ def _replace_head(
             if all(n in state and state[n].shape == targets[n] for n in own):
                 continue  # the same size: the trained head is kept
             part = module.get_submodule(head)
-            part.reset_parameters()  # type: ignore[attr-defined]
+            part.reset_parameters()
             for name, value in part.state_dict().items():
                 state[f"{head}.{name}"] = value.array
                 replaced.append(f"{head}.{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,7 @@ def snapshot(repo: str, revision: str | None = None) -> Path:
         wanted = _wanted(repo, sizes)
         total = sum(sizes[name] for name in wanted)
         if total > _BIG:
-            from ..core.insight.progress import note
-
-            note(f"{repo}: fetching {total / 1e6:,.0f} MB")
+            print(f"{repo}: fetching {total / 1e6:,.0f} MB", file=sys.stderr, flush=True)
         # By its branch name once, so that the cache knows the branch's commit; the rest by commit.
         huggingface_hub.hf_hub_download(repo, wanted[0], revision=revision)
         for name in wanted:

@@ -28,8 +28,8 @@ EXTRAS = {
 
 def blas() -> dict[str, Any]:
     """The BLAS library that NumPy calls: name, version, kernels, threads, and what forces them."""
-    config = np.show_config(mode="dicts")
-    found = config.get("Build Dependencies", {}).get("blas", {}) if config else {}
+    config: Any = np.show_config(mode="dicts")
+    found: dict[str, Any] = config.get("Build Dependencies", {}).get("blas", {})
     library = _openblas()
     return {
         "library": found.get("name", "unknown"),

@@ -33,7 +33,7 @@ def tour_command(out: Path | None, as_json: bool) -> None:
     if not names and not left_out:
         raise HubError("no model is registered for pictures")
     photographs = sorted(_SAMPLES.glob("*.jpg"))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         start = time.perf_counter()
         model = load(name)
