@@ -341,7 +341,8 @@ class _Aliases:
         module = _MODULES.get(first, first)
         if module == first:
             return None
-        spec = ModuleSpec(name, _Aliases())
+        loader: Any = _Aliases()  # only its two methods are used
+        spec = ModuleSpec(name, loader)
         spec.loader_state = f"{_PREFIX}{module}.{rest}".rstrip(".")
         return spec
 
