@@ -405,7 +405,7 @@ class Op(Generic[P, R]):
             if not (a is None or type(a) in _SCALARS or type(a) is backend.array_type):
                 arrays[i] = _operand_array(a, self.name)
         if self.promote:
-            _promote(arrays, self.promote, self.to_float)
+            _promote(arrays, self.promote, self.to_float, backend.xp)
         elif self.to_float:
             for i, a in enumerate(arrays):
                 if type(a) not in _SCALARS and a is not None and a.dtype.kind in "iub":
@@ -607,7 +607,9 @@ def _operand_array(a: Any, name: str) -> Any:
     )
 
 
-def _promote(arrays: list[Any], which: bool | tuple[int, ...], to_float: bool) -> None:
+def _promote(
+    arrays: list[Any], which: bool | tuple[int, ...], to_float: bool, xp: Any
+) -> None:
     """Bring operands to one dtype; Python scalars stay as they are, being weak."""
     places = range(len(arrays)) if which is True else which or ()
     chosen = [(i, arrays[i]) for i in places if arrays[i] is not None]
@@ -627,7 +629,7 @@ def _promote(arrays: list[Any], which: bool | tuple[int, ...], to_float: bool) -
             if a.dtype != target:
                 arrays[i] = a.astype(target)
         elif not found:
-            arrays[i] = np.asarray(a, target)
+            arrays[i] = xp.asarray(a, target)
 
 
 def _widen(arrays: list[Any], skip: tuple[int, ...]) -> dtypes.DType | None:

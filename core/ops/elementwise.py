@@ -111,7 +111,7 @@ def _(g):
 @op
 def imag(xp: Any, x: Tensor) -> Tensor:
     """Imaginary part; zeros of a real tensor."""
-    return xp.imag(x).copy(order="K")
+    return xp.imag(x).copy(order="K") if x.dtype.kind == "c" else xp.zeros_like(x)
 
 
 @imag.backward
@@ -137,8 +137,8 @@ def _(g, x1, x2, out, needs):
             else:
                 first = g * conj(x2 * x1 ** (x2 - 1))
         else:
-            safe = where(x2 == 0, 1.0, x2 - 1)
-            first = g * conj(where(x2 == 0, 0.0, x2 * x1**safe))
+            safe = where((x1 == 0) & (x2 == 0), 1.0, x2 - 1)
+            first = g * conj(x2 * x1**safe)
     if needs[1]:
         base = x1 if isinstance(x1, (int, float, complex)) else where(x1 == 0, 1.0, x1)
         logarithm = math.log(base) if isinstance(base, (int, float)) and base > 0 else log(base)
@@ -479,8 +479,7 @@ def copysign(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
 
 @copysign.backward
 def _(g, x1, x2):
-    one = where(signbit(x2), -1.0, 1.0)
-    return g * sign(x1) * one, zeros_of(g)
+    return where(signbit(x2), -g, g) * sign(x1), zeros_of(g)
 
 
 @op(promote=True, raw=True, differentiable=False)

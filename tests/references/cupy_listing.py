@@ -47,6 +47,7 @@ def main() -> None:
         "functions": functions(cupy),
         "linalg": functions(cupy.linalg),
         "fft": functions(cupy.fft),
+        "stride_tricks": functions(cupy.lib.stride_tricks),
         "ufuncs": {
             name: value.types
             for name, value in sorted(vars(cupy).items())
