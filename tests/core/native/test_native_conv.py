@@ -123,7 +123,7 @@ def test_conv2d_long_sums(isa: str) -> None:
     """Several slices of k, tiles of all sizes, more than one block of pixels."""
     for size in (1, 5, 7, 13, 20):
         x, weight, bias = normal(1, size, size, 130), normal(70, 130, 3, 3), normal(70)
-        geometry = {"padding": (1, 1, 1, 1)}
+        geometry: Geometry = {"padding": (1, 1, 1, 1)}
         want = np.einsum(
             "nhwijc,ocij->nhwo", patches(x, (3, 3), geometry), weight.astype(np.float64)
         )
