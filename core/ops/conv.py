@@ -65,10 +65,17 @@ def _padded(xp: Any, x: Any, padding: Padding) -> Any:
 
 
 def _windows(xp: Any, x: Any, kernel: Pair, stride: Pair, dilation: Pair, out: Pair) -> Any:
-    """A view of (B, H, W, C) as patches (B, OH, OW, KH, KW, C)."""
+    """(B, H, W, C) as patches (B, OH, OW, KH, KW, C): a view where NumPy makes one."""
     b, _, _, c = x.shape
+    if xp is not np:
+        patches = xp.empty((b, *out, *kernel, c), x.dtype)
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                part = x[:, i * dilation[0] :: stride[0], j * dilation[1] :: stride[1]]
+                patches[:, :, :, i, j] = part[:, : out[0], : out[1]]
+        return patches
     sb, sh, sw, sc = x.strides
-    return xp.lib.stride_tricks.as_strided(
+    return np.lib.stride_tricks.as_strided(
         x,
         (b, *out, *kernel, c),
         (sb, sh * stride[0], sw * stride[1], sh * dilation[0], sw * dilation[1], sc),
@@ -251,7 +258,7 @@ def conv2d_input_grad(
                 for samples, lines in _blocks(xp, b, oh, ow * by.shape[1]):
                     part = source[samples, lines, :, k * og : (k + 1) * og].reshape(-1, og)
                     columns = xp.matmul(part, by).reshape(
-                        samples.stop - samples.start, -1, ow, *kernel, cg
+                        samples.stop - samples.start, lines.stop - lines.start, ow, *kernel, cg
                     )
                     _add_patches(columns, into[samples], lines, oh, stride, padding, dilation)
     if bias is not None:

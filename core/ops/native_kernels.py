@@ -22,7 +22,9 @@ _F32 = np.dtype(np.float32)
 
 def _plain(*arrays: Any) -> bool:
     """Whether all are float32 and not empty."""
-    return all(a is None or (a.dtype is _F32 and a.size) for a in arrays)
+    return all(
+        a is None or (isinstance(a, np.ndarray) and a.dtype is _F32 and a.size) for a in arrays
+    )
 
 
 def _nhwc(x: Any) -> Any:

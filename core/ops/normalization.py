@@ -291,7 +291,8 @@ def batch_norm(
             momentum=momentum,
             unbias=count / (count - 1),
         )
-    return batch_norm_train(x, batch_mean, batch_var, weight, bias, eps=eps)
+    out = batch_norm_train(x, batch_mean, batch_var, weight, bias, eps=eps)
+    return out if out.dtype == x.dtype else out.astype(x.dtype)  # the statistics are wider
 
 
 # -- along rows: layer norm and root mean square -----------------------------------------------

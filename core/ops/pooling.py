@@ -17,7 +17,7 @@ from .conv import Pair, kernel_reach
 from .convolution import pair
 from .normalization import channel_rows
 from .resampling import averaging_taps, resample
-from .shape import broadcast_to, concat, permute_dims, reshape
+from .shape import concat, reshape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -231,10 +231,22 @@ def global_avg_pool(xp: Any, x: Tensor) -> Tensor:
 
 @global_avg_pool.backward
 def _(g, shapes):
-    b, c, *size = shapes[0]
-    share = g * (1 / max(math.prod(size), 1))
-    spread = broadcast_to(reshape(share, (b, *(1 for _ in size), c)), (b, *size, c))
-    return permute_dims(spread, (0, spread.ndim - 1, *range(1, spread.ndim - 1)))
+    return global_avg_unpool(g, size=tuple(shapes[0][2:]))
+
+
+@op
+def global_avg_unpool(xp: Any, values: Tensor, *, size: tuple[int, ...]) -> Tensor:
+    """Values (B, C) divided by the number of pixels and given to each of them."""
+    b, c = values.shape
+    out = xp.empty((b, *size, c), values.dtype)
+    share: Any = values * (1 / max(math.prod(size), 1))
+    out[...] = share.reshape(b, *(1 for _ in size), c)
+    return out.transpose(0, len(size) + 1, *range(1, len(size) + 1))
+
+
+@global_avg_unpool.backward
+def _(g):
+    return global_avg_pool(g)
 
 
 # -- as users call them ------------------------------------------------------------------------

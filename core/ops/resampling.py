@@ -62,7 +62,7 @@ class Taps:
 
 def memory_order(x: Any) -> tuple[int, ...]:
     """The axes of an array from the outermost in memory to the innermost."""
-    return tuple(sorted(range(x.ndim), key=lambda a: -x.strides[a] if x.shape[a] > 1 else 0))
+    return tuple(sorted(range(x.ndim), key=lambda a: -x.strides[a]))
 
 
 def inverse_order(axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -70,10 +70,8 @@ def inverse_order(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(axes.index(a) for a in range(len(axes)))
 
 
-@op(to_float=True)
-def resample(xp: Any, x: Tensor, *, taps: Taps, axis: int) -> Tensor:
-    """Apply taps along an axis; the memory layout is kept."""
-    order = tuple(range(x.ndim)) if x.flags.c_contiguous else memory_order(x)
+@op(name="resample", to_float=True)
+def _resample(xp: Any, x: Tensor, *, taps: Taps, axis: int, order: tuple[int, ...]) -> Tensor:
     source: Any = x.transpose(order)
     place = order.index(axis)
     shape = [1] * x.ndim
@@ -90,9 +88,16 @@ def resample(xp: Any, x: Tensor, *, taps: Taps, axis: int) -> Tensor:
     return out.transpose(inverse_order(order))
 
 
-@resample.backward
-def _(g, taps, axis):
-    return resample(g, taps=taps.transposed, axis=axis)
+@_resample.backward
+def _(g, taps, axis, order):
+    return _resample(g, taps=taps.transposed, axis=axis, order=order)
+
+
+def resample(x: Tensor, *, taps: Taps, axis: int) -> Tensor:
+    """Apply taps along an axis; the memory layout is kept."""
+    array = x.array
+    order = tuple(range(x.ndim)) if array.flags.c_contiguous else memory_order(array)
+    return _resample(x, taps=taps, axis=axis, order=order)
 
 
 # -- tables ------------------------------------------------------------------------------------
