@@ -607,9 +607,7 @@ def _operand_array(a: Any, name: str) -> Any:
     )
 
 
-def _promote(
-    arrays: list[Any], which: bool | tuple[int, ...], to_float: bool, xp: Any
-) -> None:
+def _promote(arrays: list[Any], which: bool | tuple[int, ...], to_float: bool, xp: Any) -> None:
     """Bring operands to one dtype; Python scalars stay as they are, being weak."""
     places = range(len(arrays)) if which is True else which or ()
     chosen = [(i, arrays[i]) for i in places if arrays[i] is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
@@ -168,7 +169,7 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
 
     For public functions that are no `Op` (an Op does it by itself, at no cost).
     """
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(function)

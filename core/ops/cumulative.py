@@ -10,7 +10,7 @@ from ..op import op
 from ..spelling import spelled
 from .elementwise import conj, subtract, zeros_of
 from .logic import not_equal
-from .shape import astype, broadcast_to, concat
+from .shape import astype, broadcast_to, concat, rounded_once
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -174,6 +174,7 @@ def cumulative_prod(
 
 
 @spelled
+@rounded_once
 def diff(
     x: Tensor,
     /,

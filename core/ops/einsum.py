@@ -14,7 +14,7 @@ from ..errors import ConfigError, ShapeError
 from .elementwise import multiply
 from .linalg import _diagonal, _matmul
 from .reduction import _sum
-from .shape import permute_dims, reshape
+from .shape import permute_dims, reshape, rounded_once
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 
 
+@rounded_once
 def einsum(subscripts: str, /, *operands: Tensor) -> Tensor:
     """Sums of products over named axes: `einsum("btd,nd->btn", x, w)`.
 

@@ -12,7 +12,15 @@ from ..spelling import spelled
 from .elementwise import conj, multiply, zeros_of
 from .manipulation import broadcast_arrays, unstack
 from .reduction import sum as sum_over
-from .shape import expand_dims, matrix_transpose, permute_dims, reshape, squeeze, stack
+from .shape import (
+    expand_dims,
+    matrix_transpose,
+    permute_dims,
+    reshape,
+    rounded_once,
+    squeeze,
+    stack,
+)
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -121,6 +129,7 @@ def tensordot(
 
 
 @spelled
+@rounded_once
 def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
     """Sum of `conj(x1) * x2` over an axis."""
     for x in (x1, x2):
@@ -145,6 +154,7 @@ def outer(x1: Tensor, x2: Tensor, /) -> Tensor:
 
 
 @spelled
+@rounded_once
 def cross(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
     """Cross product of vectors of 3 elements along an axis."""
     for x in (x1, x2):
@@ -212,6 +222,7 @@ def _check_matrices(name: str, x: Tensor, square: bool = False) -> None:
         )
 
 
+@rounded_once
 def matrix_power(x: Tensor, n: int, /) -> Tensor:
     """A square matrix multiplied with itself; a negative power inverts it first."""
     from .decompositions import inv

@@ -14,7 +14,7 @@ from .elementwise import abs, where
 from .linalg import _check_matrices
 from .logic import not_equal
 from .reduction import Axis, _spread, max, min, sum, total
-from .shape import astype, expand_dims, reshape
+from .shape import astype, expand_dims, reshape, rounded_once
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -33,6 +33,7 @@ def _(g, x, out, axis):
 
 
 @spelled
+@rounded_once
 def vector_norm(
     x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2
 ) -> Tensor:
@@ -62,6 +63,7 @@ def _real_dtype(x: Tensor) -> dtypes.DType:
     return dtypes.real_of(x.dtype) if x.dtype in dtypes.INEXACT else dtypes.default_float
 
 
+@rounded_once
 def matrix_norm(x: Tensor, /, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
     """A norm of matrices.
 

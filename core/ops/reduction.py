@@ -13,7 +13,7 @@ from ..spelling import spelled
 from .cumulative import exclusive_products
 from .elementwise import conj, real, sqrt, square, where
 from .logic import not_equal
-from .shape import astype, broadcast_to, permute_dims, reshape
+from .shape import astype, broadcast_to, permute_dims, reshape, rounded_once
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -160,6 +160,7 @@ def _(g, shapes, axis):
 
 
 @spelled
+@rounded_once
 def var(
     x: Tensor, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Tensor:
@@ -175,6 +176,7 @@ def var(
 
 
 @spelled
+@rounded_once
 def std(
     x: Tensor, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import dtypes
 from ..devices import Device, backend_of, move
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 Shape = tuple[int, ...]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @op(raw=True)
@@ -39,6 +43,28 @@ def astype(xp: Any, x: Any, *, dtype: dtypes.DType, copy: bool = False) -> Tenso
 @astype.backward
 def _(g):
     return g  # the engine casts every gradient to its operand's dtype
+
+
+def rounded_once(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function made of several operations compute halves in float32 and round its result.
+
+    One operation does so by itself; several would round after each.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        found = [a.dtype for a in args if getattr(a, "dtype", None) in dtypes.FLOATS]  # type: ignore[attr-defined]
+        if not dtypes.HALVES.intersection(found):
+            return function(*args, **kwargs)
+        wide: Any = [
+            astype(a, dtype=dtypes.float32) if getattr(a, "dtype", None) in dtypes.HALVES else a
+            for a in args
+        ]
+        out: Any = function(*wide, **kwargs)
+        target = dtypes.promote_all(found)
+        return astype(out, dtype=target) if out.dtype == dtypes.float32 else out
+
+    return call
 
 
 @op(name="reshape", view=True)
