@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..op import op
+from ..spelling import spelled
 from .elementwise import exp, minimum, tanh
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
 
 def _sigmoid_into(xp: Any, x: Any, out: Any) -> None:
     # exp of the negated argument, limited so that it cannot overflow: accurate in both tails.
-    xp.maximum(x, -709.0 if out.dtype.itemsize == 8 else -88.0, out=out)
+    xp.maximum(x, -708.0 if out.dtype.itemsize == 8 else -87.0, out=out)
     xp.negative(out, out=out)
     xp.exp(out, out=out)
     out += 1
@@ -284,6 +285,7 @@ def softsign(x: Tensor) -> Tensor:
     return x / (1 + abs(x))
 
 
+@spelled
 def glu(x: Tensor, axis: int = -1) -> Tensor:
     """The first half of an axis, times the sigmoid of the second.
 
@@ -410,6 +412,7 @@ def _(x: Any) -> Any:
 
 _SLOPE = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
+_FLAT = 30.0  # beyond it the curve is straight to the last digit, and powers might overflow
 
 
 def _gelu_of(x: Tensor, *, approximate: str) -> Tensor:
@@ -428,10 +431,11 @@ def _gelu(xp: Any, x: Tensor, *, approximate: str) -> Tensor:
         return out
 
     def into(xp: Any, x: Any, out: Any) -> None:
-        xp.multiply(x, x, out=out)
+        near = xp.clip(x, -_FLAT, _FLAT)
+        xp.multiply(near, near, out=out)
         out *= _CUBIC * _SLOPE
         out += _SLOPE
-        out *= x
+        out *= near
         xp.tanh(out, out=out)
         out += 1
         out *= x
@@ -452,20 +456,22 @@ def gelu_backward(xp: Any, grad: Tensor, x: Tensor, *, approximate: str) -> Tens
         out = erf(x * math.sqrt(0.5))
         out += 1
         out *= 0.5
-        density = x * x
+        near = xp.clip(x, -_FLAT, _FLAT)
+        density = near * near
         density *= -0.5
         density = xp.exp(density)
-        density *= x
+        density *= near
         density *= 1 / math.sqrt(2 * math.pi)
         out += density
         out *= grad
         return out
 
     def into(xp: Any, g: Any, x: Any, out: Any) -> None:
-        square = x * x
+        near = xp.clip(x, -_FLAT, _FLAT)
+        square = near * near
         xp.multiply(square, _CUBIC * _SLOPE, out=out)
         out += _SLOPE
-        out *= x
+        out *= near
         xp.tanh(out, out=out)
         # 0.5 (1 + t) + 0.5 x (1 - t t) slope (1 + 3 cubic x x)
         rest = out * out
@@ -473,7 +479,7 @@ def gelu_backward(xp: Any, grad: Tensor, x: Tensor, *, approximate: str) -> Tens
         square *= -3 * _CUBIC * _SLOPE
         square -= _SLOPE
         rest *= square
-        rest *= x
+        rest *= near
         out += 1
         out += rest
         out *= 0.5

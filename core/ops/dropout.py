@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @op
 def keep(xp: Any, x: Tensor, kept: Tensor, *, scale: float) -> Tensor:
     """x where `kept`, times `scale`; 0 elsewhere."""
-    out = x * kept
+    out = xp.empty_like(x)  # in the layout of x; that of `kept` may differ
+    xp.multiply(x, kept, out=out)
     out *= scale
     return out
 

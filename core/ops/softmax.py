@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..op import op
+from ..spelling import spelled
 from .elementwise import exp, where
 from .reduction import kept_shape
 from .reduction import sum as sum_over
@@ -86,6 +87,7 @@ def _row_sum(x: Any, axis: int) -> Any:
     return sum_over(x, axis=axis, keepdims=True)
 
 
+@spelled
 def softmax(x: Tensor, axis: int = -1, *, dtype: Any = None) -> Tensor:
     """exp(x) over its sum along an axis, without overflow.
 
@@ -95,6 +97,7 @@ def softmax(x: Tensor, axis: int = -1, *, dtype: Any = None) -> Tensor:
     return _softmax(x if dtype is None else x.astype(dtype), axis=axis)
 
 
+@spelled
 def softmin(x: Tensor, axis: int = -1) -> Tensor:
     """softmax(-x)."""
     return _softmax(-x, axis=axis)
@@ -131,6 +134,7 @@ def _(g, grad, y, axis, needs):
     return g - _row_sum(g * p, axis), second
 
 
+@spelled
 def log_softmax(x: Tensor, axis: int = -1, *, dtype: Any = None) -> Tensor:
     """The logarithm of softmax, without underflow."""
     return _log_softmax(x if dtype is None else x.astype(dtype), axis=axis)
@@ -156,6 +160,7 @@ def _(g, x, out, axis):
     return reshape(g, kept) * exp(x - top)
 
 
+@spelled
 def logsumexp(
     x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Tensor:
