@@ -218,6 +218,7 @@ class Op(Generic[P, R]):
         if not parameters or parameters[0].name != "xp":
             raise TypeError(f"op {self.name}: the first parameter of the body must be xp")
         self.operands: list[str] = []
+        self._optional: dict[str, Any] = {}  # operands that may be left out
         self.defaults: dict[str, Any] = {}
         self.constant_names: set[str] = set()
         self.variadic = False
@@ -235,6 +236,9 @@ class Op(Generic[P, R]):
                 raise TypeError(f"op {self.name}: constants must be listed, not **{p.name}")
             else:
                 self.operands.append(p.name)
+                if p.default is not p.empty:
+                    self._optional[p.name] = p.default
+        self._arity = len(self.operands) - self.variadic
 
     # -- declaring ---------------------------------------------------------------------------
 
@@ -299,9 +303,29 @@ class Op(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         operands: tuple[Any, ...] = args
+        if len(operands) < self._arity or (kwargs and not kwargs.keys() <= self.constant_names):
+            operands = self._arranged(operands, kwargs)
         if watch.count and state.observers:
             return self._observed(operands, kwargs)  # type: ignore[no-any-return]
         return self._run(operands, kwargs)  # type: ignore[no-any-return]
+
+    def _arranged(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:
+        """All operands by position: those given by name, and the defaults of those left out."""
+        rest = []
+        for name in self.operands[len(operands) : self._arity]:
+            if name in constants:
+                rest.append(constants.pop(name))
+            elif name in self._optional:
+                rest.append(self._optional[name])
+            else:
+                raise TypeError(f"{self.name}: the operand {name!r} is missing")
+        unknown = sorted(constants.keys() - self.constant_names)
+        if unknown:
+            raise TypeError(
+                f"{self.name} has no argument {', '.join(map(repr, unknown))}; it takes "
+                f"{', '.join((*self.operands, *sorted(self.constant_names)))}"
+            )
+        return (*operands, *rest)
 
     def _observed(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:
         run: Callable[[], Any] = partial(self._run, operands, constants)

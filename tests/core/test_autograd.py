@@ -403,6 +403,27 @@ def test_registration_mistakes_are_refused():
             return x
 
 
+def test_operands_may_be_left_out_or_given_by_name():
+    @op(name="test_scaled", promote=True)
+    def scaled(xp, x, scale=None, *, offset=0.0):
+        """x * scale + offset."""
+        return (x if scale is None else x * scale) + offset
+
+    @scaled.backward
+    def _(g, x, scale, needs):
+        return (g if scale is None else g * scale), (g * x if needs[1] else None)
+
+    x, scale = leaf(2.0), leaf(3.0)
+    scaled(x).sum().backward()
+    assert x.grad.item() == 1.0
+    scaled(x, scale=scale, offset=1.0).sum().backward()
+    assert x.grad.item() == 4.0 and scale.grad.item() == 2.0
+    with pytest.raises(TypeError, match="has no argument 'scael'"):
+        scaled(x, scael=scale)
+    with pytest.raises(TypeError, match="'x' is missing"):
+        scaled()
+
+
 def test_an_operation_without_a_rule_says_so():
     @op(name="test_no_rule")
     def no_rule(xp, x):
