@@ -319,12 +319,9 @@ class Op(Generic[P, R]):
                 rest.append(self._optional[name])
             else:
                 raise TypeError(f"{self.name}: the operand {name!r} is missing")
-        unknown = sorted(constants.keys() - self.constant_names)
+        unknown = constants.keys() - self.constant_names
         if unknown:
-            raise TypeError(
-                f"{self.name} has no argument {', '.join(map(repr, unknown))}; it takes "
-                f"{', '.join((*self.operands, *sorted(self.constant_names)))}"
-            )
+            raise keyword_error(self.name, min(unknown), (*self.operands, *self.constant_names))
         return (*operands, *rest)
 
     def _observed(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:
@@ -592,9 +589,6 @@ class Op(Generic[P, R]):
     ) -> Exception:
         if isinstance(error, BestiaryError):
             return error
-        unknown = constants.keys() - self.constant_names
-        if unknown:
-            return keyword_error(self.name, min(unknown), tuple(self.constant_names))
         if self.explain is not None:
             better = self.explain(error, operands, constants)
             if better is not None:

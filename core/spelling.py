@@ -135,10 +135,10 @@ KEYWORDS: dict[str, str] = {
     "dims": "axis",
     "keepdim": "keepdims",
     "unbiased": "correction",
+    "input": "x",
+    "other": "x2",
+    "tensors": "arrays",
 }
-
-# Tensors that PyTorch takes by name.
-TENSORS = ("input", "other", "tensors")
 
 
 def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeError:
@@ -152,12 +152,8 @@ def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeErro
             f"{function}() has no keyword {keyword!r} (PyTorch's name). "
             f"Here it is written: {ours}=..."
         )
-    if keyword in TENSORS:
-        hint = "Tensors are passed by position here."
-    else:
-        near = difflib.get_close_matches(keyword, known, n=1)
-        listing = ", ".join(sorted(known)) or "none"
-        hint = f"Did you mean {near[0]}=?" if near else f"Its keywords: {listing}."
+    near = difflib.get_close_matches(keyword, known, n=1)
+    hint = f"Did you mean {near[0]}=?" if near else f"It takes {', '.join(known) or 'none'}."
     return TypeError(f"{function}() has no keyword {keyword!r}. {hint}")
 
 

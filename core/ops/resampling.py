@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ShapeError
 from ..op import op
+from .shape import inverse_order, memory_order, permute_dims, reshape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -60,16 +61,6 @@ class Taps:
         return back
 
 
-def memory_order(x: Any) -> tuple[int, ...]:
-    """The axes of an array from the outermost in memory to the innermost."""
-    return tuple(sorted(range(x.ndim), key=lambda a: -x.strides[a]))
-
-
-def inverse_order(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The order that undoes another."""
-    return tuple(axes.index(a) for a in range(len(axes)))
-
-
 @op(name="resample", to_float=True)
 def _resample(xp: Any, x: Tensor, *, taps: Taps, axis: int, order: tuple[int, ...]) -> Tensor:
     source: Any = x.transpose(order)
@@ -96,7 +87,7 @@ def _(g, taps, axis, order):
 def resample(x: Tensor, *, taps: Taps, axis: int) -> Tensor:
     """Apply taps along an axis; the memory layout is kept."""
     array = x.array
-    order = tuple(range(x.ndim)) if array.flags.c_contiguous else memory_order(array)
+    order = memory_order(array)
     return _resample(x, taps=taps, axis=axis, order=order)
 
 
@@ -225,8 +216,6 @@ def interpolate(
 
 def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     """Channels become pixels: (B, C * r * r, H, W) gives (B, C, H * r, W * r)."""
-    from .shape import permute_dims, reshape
-
     b, c, h, w = x.shape
     r = upscale_factor
     if c % (r * r):
@@ -239,8 +228,6 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
 
 def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
     """Pixels become channels: the inverse of `pixel_shuffle`."""
-    from .shape import permute_dims, reshape
-
     b, c, h, w = x.shape
     r = downscale_factor
     if h % r or w % r:

@@ -62,7 +62,10 @@ def rounded_once(function: Callable[P, R]) -> Callable[P, R]:
         ]
         out: Any = function(*wide, **kwargs)
         target = dtypes.promote_all(found)
-        return astype(out, dtype=target) if out.dtype == dtypes.float32 else out
+        if out.dtype == dtypes.float32:
+            out = astype(out, dtype=target)
+        result: Any = out
+        return result
 
     return call
 
@@ -108,6 +111,18 @@ def reshape(x: Tensor, /, shape: Shape | int, *, copy: bool | None = None) -> Te
     return result
 
 
+def memory_order(x: Any) -> Shape:
+    """The axes of an array from the outermost in memory to the innermost."""
+    if x.flags.c_contiguous:
+        return tuple(range(x.ndim))
+    return tuple(sorted(range(x.ndim), key=lambda a: -x.strides[a]))
+
+
+def inverse_order(axes: Shape) -> Shape:
+    """The order that undoes another."""
+    return tuple(axes.index(a) for a in range(len(axes)))
+
+
 def _shares(a: Any, b: Any) -> bool:
     backend = backend_of(a)
     return backend is not None and bool(backend.xp.may_share_memory(a, b))
@@ -131,10 +146,7 @@ def _permute(xp: Any, x: Tensor, *, axes: Shape) -> Tensor:
 
 @_permute.backward
 def _(g, axes):
-    inverse = [0] * len(axes)
-    for i, a in enumerate(axes):
-        inverse[a] = i
-    return _permute(g, axes=tuple(inverse))
+    return _permute(g, axes=inverse_order(axes))
 
 
 def permute_dims(x: Tensor, /, axes: Shape) -> Tensor:

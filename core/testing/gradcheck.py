@@ -157,7 +157,7 @@ def _random(
     """Weights from 0.5 to 1.5 of either sign: none so small that an error could hide."""
 
     def draw() -> np.ndarray[Any, Any]:
-        return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+        return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
     values = draw() + 1j * draw() if dtype.kind == "c" else draw()
     result: np.ndarray[Any, Any] = np.asarray(values, dtype)

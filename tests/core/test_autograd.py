@@ -418,7 +418,7 @@ def test_operands_may_be_left_out_or_given_by_name():
     assert x.grad.item() == 1.0
     scaled(x, scale=scale, offset=1.0).sum().backward()
     assert x.grad.item() == 4.0 and scale.grad.item() == 2.0
-    with pytest.raises(TypeError, match="has no argument 'scael'"):
+    with pytest.raises(TypeError, match="has no keyword 'scael'"):
         scaled(x, scael=scale)
     with pytest.raises(TypeError, match="'x' is missing"):
         scaled()
