@@ -79,9 +79,9 @@ class Source:
                 self._walk(node.orelse, where, modules, found)
             else:
                 if isinstance(node, ast.Call):
-                    name = dynamic_import(node)
-                    if name:
-                        found.append(Import(self.file, node.lineno, name, where, False))
+                    named = dynamic_import(node)
+                    if named:
+                        found.append(Import(self.file, node.lineno, named, where, False))
                 self._walk(list(ast.iter_child_nodes(node)), where, modules, found)
 
 

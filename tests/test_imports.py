@@ -155,6 +155,7 @@ def test_type_checkers_see_the_same_names(sources: list[Any]) -> None:
                     shown = alias.asname
                     assert shown, f"line {statement.lineno}: write `{alias.name} as ...`"
                     seen[shown] = (statement.module, alias.name)
+    names: dict[str, tuple[str | None, str]]
     names = {name: (module, name) for name, module in bestiary._NAMES.items()}
     for name, module in bestiary._MODULES.items():
         parent, _, last = module.rpartition(".")

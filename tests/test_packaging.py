@@ -175,6 +175,8 @@ def test_wheel_works_outside_the_repository(
     assert "built: True" in run(python, "-m", "bestiary.core.native", cwd=tmp_path)
     run(command, "doctor", cwd=tmp_path, **home)
 
+    assert "efficientnet-lite0" in run(command, "tour", cwd=tmp_path, **home)
+
     photo = tmp_path / "my photo é.jpg"
     shutil.copy(package_root / "vision" / "assets" / "samples" / "espresso.jpg", photo)
     assert "espresso" in run(python, "-c", PREDICT, photo, cwd=tmp_path, **home)
