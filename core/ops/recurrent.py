@@ -119,7 +119,7 @@ def rnn_scan(
         else:
             xp.tanh(new, out=new)
         h = states[t] = _kept(xp, None if mask is None else mask[t], new, h)
-    return states  # type: ignore[no-any-return]
+    return states
 
 
 @rnn_scan.backward

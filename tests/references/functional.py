@@ -2,9 +2,9 @@
 
     python tests/references/functional.py
 
-needs torch and safetensors; nothing of bestiary. Written with torch 2.13.0 on the CPU, computed in float64,
-into tests/references/data/functional.safetensors: for each case of functional_cases.py the value,
-the gradients, and the gradients of their products with fixed random numbers (where torch has them).
+needs torch and safetensors; nothing of bestiary. Written with torch 2.13.0 on the CPU, computed in
+float64, into tests/references/data/functional.safetensors: for each case of functional_cases.py
+the value, the gradients, and the gradients of their products with fixed random numbers (where torch has them).
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def main() -> None:
             total = sum((g * torch.tensor(v)).sum() for g, v in zip(gradients, twice, strict=True))
             second = torch.autograd.grad(total, [*leaves, w], allow_unused=True)
         except RuntimeError as error:
-            assert "not implemented" in str(error) or "does not require grad" in str(error), error
+            if not any(w in str(error) for w in ("not implemented", "does not require grad")):
+                raise
             once.append(name)
             continue
         for i, h in enumerate(second):
