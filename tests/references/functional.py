@@ -4,7 +4,8 @@
 
 needs torch and safetensors; nothing of bestiary. Written with torch 2.13.0 on the CPU, computed in
 float64, into tests/references/data/functional.safetensors: for each case of functional_cases.py
-the value, the gradients, and the gradients of their products with fixed random numbers (where torch has them).
+the value, the gradients, and the gradients of their products with fixed random numbers (where
+torch has them).
 """
 
 from __future__ import annotations
