@@ -311,6 +311,9 @@ class Op(Generic[P, R]):
 
     def _arranged(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:
         """All operands by position: those given by name, and the defaults of those left out."""
+        unknown = constants.keys() - self.constant_names - set(self.operands[len(operands) :])
+        if unknown:
+            raise keyword_error(self.name, min(unknown), (*self.operands, *self.constant_names))
         rest = []
         for name in self.operands[len(operands) : self._arity]:
             if name in constants:
@@ -319,9 +322,6 @@ class Op(Generic[P, R]):
                 rest.append(self._optional[name])
             else:
                 raise TypeError(f"{self.name}: the operand {name!r} is missing")
-        unknown = constants.keys() - self.constant_names
-        if unknown:
-            raise keyword_error(self.name, min(unknown), (*self.operands, *self.constant_names))
         return (*operands, *rest)
 
     def _observed(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:

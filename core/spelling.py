@@ -166,7 +166,7 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
     For public functions that are no `Op` (an Op does it by itself, at no cost).
     """
     code = inspect.unwrap(function).__code__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

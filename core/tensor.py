@@ -24,7 +24,7 @@ from .ops.shape import (
     reshape,
     to_device,
 )
-from .spelling import torch_spelling
+from .spelling import spelled, torch_spelling
 
 _SCALARS = (bool, int, float, complex)
 
@@ -347,18 +347,22 @@ class Tensor:
 
     # -- short forms of functions --------------------------------------------------------------
 
+    @spelled
     def sum(self, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
         """Sum over axes."""
         return sum(self, axis=axis, dtype=dtype, keepdims=keepdims)
 
+    @spelled
     def mean(self, axis: Any = None, *, keepdims: bool = False) -> Tensor:
         """Mean over axes."""
         return mean(self, axis=axis, keepdims=keepdims)
 
+    @spelled
     def max(self, axis: Any = None, *, keepdims: bool = False) -> Tensor:
         """Largest value over axes."""
         return max(self, axis=axis, keepdims=keepdims)
 
+    @spelled
     def min(self, axis: Any = None, *, keepdims: bool = False) -> Tensor:
         """Smallest value over axes."""
         return min(self, axis=axis, keepdims=keepdims)

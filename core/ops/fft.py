@@ -238,6 +238,7 @@ def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None
     return asarray([i / (n * d) for i in range(n // 2 + 1)], dtype=kind, device=device)
 
 
+@spelled
 def fftshift(x: Tensor, /, *, axes: Any = None) -> Tensor:
     """Frequency 0 moved to the middle."""
     places = tuple(range(x.ndim)) if axes is None else axes
@@ -245,6 +246,7 @@ def fftshift(x: Tensor, /, *, axes: Any = None) -> Tensor:
     return roll(x, tuple(x.shape[a] // 2 for a in places), axis=places) if places else x
 
 
+@spelled
 def ifftshift(x: Tensor, /, *, axes: Any = None) -> Tensor:
     """The inverse of `fftshift`."""
     places = tuple(range(x.ndim)) if axes is None else axes
