@@ -138,10 +138,14 @@ def finetune(
         labels=found.labels,
         card=_card(task, found),
     )
-    pictures = _decode(new, found, say)
+    shown = False if quiet else None  # progress: by itself, or not at all
+    pictures = _decode(new, found, shown)
     head = module.get_submodule(architecture.head[0])
     _preflight(new, pictures, recipe, len(train), say)
-    history = _train_head(new, head, pictures, train, held, recipe, say)
+    features = _features(new, pictures, recipe, shown)
+    if len(found.paths) < _FEW:
+        _cross_validate(new, head, features, found.targets, recipe, say)
+    history = _train_head(new, head, features, found.targets, train, held, recipe)
     if recipe.epochs:
         _append(history, _train_all(new, head, pictures, train, held, recipe, quiet))
     module.eval()
@@ -200,7 +204,7 @@ def _describe(found: LabelledPictures, train: Array, held: Array, say: Say) -> N
         )
 
 
-def _decode(task: ImageClassifier, found: LabelledPictures, say: Say) -> _Pictures:
+def _decode(task: ImageClassifier, found: LabelledPictures, shown: bool | None) -> _Pictures:
     height, width = task.preprocess.size
     side = math.ceil(max(height, width) * _MARGIN)
     resize, crop = Resize(side, "shorter", task.preprocess.resample), CenterCrop((side, side))
@@ -215,7 +219,8 @@ def _decode(task: ImageClassifier, found: LabelledPictures, say: Say) -> _Pictur
         exact[i] = np.asarray(prepare.picture(image))
 
     with ThreadPoolExecutor(max(2, cpu_count())) as pool:
-        for _ in progress(pool.map(read, range(count)), count, "reading pictures", "picture"):
+        done = pool.map(read, range(count))
+        for _ in progress(done, count, "reading pictures", "pictures", enabled=shown):
             pass
     return _Pictures(large, exact, found.targets)
 
@@ -290,16 +295,17 @@ def keep_statistics(module: nn.Module) -> None:
             part.eval()
 
 
-def _features(task: ImageClassifier, pictures: _Pictures, recipe: Recipe) -> Array:
+def _features(
+    task: ImageClassifier, pictures: _Pictures, recipe: Recipe, shown: bool | None
+) -> Array:
     """What the head sees of each picture (N, D), mirrored ones after them."""
     task.module.eval()
     rows = []
     with inference_mode():
         views = [pictures.exact] + ([pictures.exact[:, :, ::-1]] if recipe.flip else [])
         starts = range(0, len(pictures.exact), recipe.batch_size)
-        with progress(
-            total=len(views) * len(pictures.exact), what="features", unit="picture"
-        ) as bar:
+        total = len(views) * len(pictures.exact)
+        with progress(total=total, what="features", unit="pictures", enabled=shown) as bar:
             for view in views:
                 for start in starts:
                     batch = view[start : start + recipe.batch_size]
@@ -311,20 +317,17 @@ def _features(task: ImageClassifier, pictures: _Pictures, recipe: Recipe) -> Arr
 def _train_head(
     task: ImageClassifier,
     head: nn.Module,
-    pictures: _Pictures,
+    features: Array,
+    targets: Array,
     train: Array,
     held: Array,
     recipe: Recipe,
-    say: Say,
 ) -> History:
-    features = _features(task, pictures, recipe)
-    count = len(pictures.targets)
+    """Train the head on the features of the training pictures, mirrored ones included."""
+    count = len(targets)
     mirrored = len(features) // count
     rows = np.concatenate([train + k * count for k in range(mirrored)])
-    if count < _FEW:
-        _cross_validate(task, head, features, pictures.targets, recipe, say)
-    targets = np.tile(pictures.targets, mirrored)
-    return _fit_head(head, features, targets, rows, held, recipe, task.device)
+    return _fit_head(head, features, np.tile(targets, mirrored), rows, held, recipe, task.device)
 
 
 def _fit_head(
@@ -336,8 +339,7 @@ def _fit_head(
     recipe: Recipe,
     device: Any,
 ) -> History:
-    x, y = Tensor(features).to(device), Tensor(targets).to(device)
-    inputs, wanted = x[Tensor(held)], targets[held]
+    inputs, wanted = Tensor(features[held]).to(device), targets[held]
     loader = data.DataLoader(
         data.ArrayDataset(features[rows], targets[rows]),
         batch_size=min(4 * recipe.batch_size, len(rows)),
@@ -347,13 +349,12 @@ def _fit_head(
     )
     optimizer = optim.AdamW(head.parameters(), lr=recipe.head_lr, weight_decay=recipe.weight_decay)
     steps = recipe.head_epochs * len(loader)
-    del x, y
 
     def loss(module: nn.Module, batch: Any) -> Tensor:
         return F.cross_entropy(module(batch[0]), batch[1], label_smoothing=recipe.smoothing)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        return {"accuracy": float((module(inputs).array.argmax(1) == wanted).mean())}
+        return {"accuracy": float((module(inputs).cpu().array.argmax(1) == wanted).mean())}
 
     trainer = Trainer(
         head,
