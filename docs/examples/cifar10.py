@@ -1,6 +1,7 @@
 """Train the CIFAR-10 network that ships with the package (`resnet-cifar10`).
 
-Expected: EXPECTED_RESULT
+Expected: at least 92 % of the 10,000 test pictures, in about an hour on two cores. What the
+          shipped weights reached stands in their card: `bt.load("resnet-cifar10").card.metric`.
 Run:      python docs/examples/cifar10.py --out runs/cifar10
 Go on:    the same command; it resumes after the last finished epoch.
 Try it:   python docs/examples/cifar10.py --epochs 1 --limit 2000
@@ -38,7 +39,7 @@ class Args:
 
     out: str = "runs/cifar10"  # folder for checkpoints, log and model
     data: str = ""  # folder that holds CIFAR-10; fetched if empty
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 256
     lr: float = 0.4  # the highest rate, for the mean over a batch
     warmup: float = 0.2  # share of the steps in which the rate rises
