@@ -28,11 +28,14 @@ from .elementwise import (
     gelu_tanh_backward,
     narrow,
     philox,
+    relu,
+    relu_backward,
     sgd_step,
     silu,
     silu_backward,
     widen,
 )
+from .pooling import max_pool2d, max_pool2d_backward
 from .rows import (
     NO_CLAMP,
     RELU,
@@ -74,9 +77,13 @@ __all__ = [
     "info",
     "layer_norm",
     "layer_norm_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
     "narrow",
     "pack_weight",
     "philox",
+    "relu",
+    "relu_backward",
     "set_isa",
     "set_num_threads",
     "sgd_step",

@@ -111,6 +111,7 @@ INLINE float FN(gated_slope)(float x, float u, float slope) {
         } \
     }
 
+MAP1(relu, x < 0.0f ? 0.0f : x) /* NaN stays NaN */
 MAP1(erf, FN(erf_value)(x))
 MAP1(gelu, FN(gelu_value)(x))
 MAP1(gelu_tanh, x * FN(sigmoid)(FN(tanh_inner)(x)))
@@ -121,6 +122,12 @@ MAP2(gelu_tanh_backward,
 MAP2(silu_backward, FN(gated_slope)(x, x, 1.0f))
 #undef MAP1
 #undef MAP2
+
+KERNEL(relu_backward) { /* g where the output was positive */
+    const float *g = a->p[0], *y = a->p[1];
+    float *out = a->p[2];
+    SIMD for (int64_t i = begin; i < end; i++) out[i] = y[i] > 0.0f ? g[i] : 0.0f;
+}
 
 KERNEL(bfloat16_to_float32) {
     const uint16_t *x = a->p[0];

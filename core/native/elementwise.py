@@ -23,6 +23,16 @@ def erf(x: Float32, out: Float32 | None = None) -> Float32:
     return _map("erf", x, None, out)
 
 
+def relu(x: Float32, out: Float32 | None = None) -> Float32:
+    """max(x, 0); NaN stays NaN."""
+    return _map("relu", x, None, out)
+
+
+def relu_backward(g: Float32, y: Float32, out: Float32 | None = None) -> Float32:
+    """g where the output y of ReLU is positive, else 0."""
+    return _map("relu_backward", y, g, out)
+
+
 def gelu(x: Float32, out: Float32 | None = None) -> Float32:
     """Exact GELU, x times the normal distribution function, accurate in the tail too."""
     return _map("gelu", x, None, out)

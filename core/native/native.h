@@ -34,7 +34,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 /* name, buffers: f float32, d float64, h 16-bit, u uint32; capital = written, ? = may be None */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
-    X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
+    X(relu, "fF") X(relu_backward, "ffF") X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
     X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \
     X(float16_to_float32, "hF") X(float32_to_float16, "fH") \
     X(adam, "FfFF") X(sgd, "Ff?F") X(philox, "U") \
@@ -44,7 +44,8 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(batch_norm_backward, "ffffffF") \
     X(im2col, "fF") X(col2im, "fF") \
     X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
-    X(conv_pack, "fF") X(conv, "ff?f?fF")
+    X(conv_pack, "fF") X(conv, "ff?f?fF") \
+    X(max_pool, "fF") X(max_pool_backward, "fffF")
 
 typedef struct {
     const char *name, *buffers;

@@ -77,6 +77,12 @@ def set_isa(name: str) -> None:
     _native.set_isa(name)
 
 
+def lanes() -> int:
+    """Floats in a vector of the instruction set in use."""
+    _require()
+    return _native.info()[1]
+
+
 def panel_width() -> int:
     """Output channels in a packed panel of the instruction set in use."""
     _require()
