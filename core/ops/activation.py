@@ -50,7 +50,18 @@ def relu(xp: Any, x: Tensor) -> Tensor:
 
 @relu.backward
 def _(g, out):
-    return g * (out > 0)
+    return relu_backward(g, out)
+
+
+@op
+def relu_backward(xp: Any, grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient where the result of `relu` was positive, else 0."""
+    return grad * (y > 0)
+
+
+@relu_backward.backward
+def _(g, y):
+    return relu_backward(g, y), None
 
 
 @op(name="leaky_relu")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import native
 from ..state import state, watch
-from . import activation, conv, groupnorm, normalization, softmax
+from . import activation, conv, groupnorm, normalization, pooling, softmax
 from .conv import Padding, Pair, output_length
 
 _BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
@@ -100,19 +100,35 @@ def _conv2d(
         return _nchw(native.depthwise_conv2d(_nhwc(x), _taps(weight), _flat(bias), **options))
     if weight.shape[2:] == (1, 1) and groups == 1 and state.grad_enabled:
         return NotImplemented  # a plain product, and packing would not pay for one call
+    if state.grad_enabled and groups == 1:
+        size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
+            return _by_columns(x, weight, bias, size, options)
     return _nchw(native.conv2d(_nhwc(x), _pack(weight, groups), _flat(bias), **options))
 
 
+def _by_columns(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any:
+    """Patches, and one plain product with them."""
+    o = weight.shape[0]
+    columns = native.im2col(_nhwc(x), (weight.shape[2], weight.shape[3]), **options)[0]
+    rows = columns @ _nhwc(weight).reshape(o, -1).T
+    if bias is not None:
+        rows += bias
+    return _nchw(rows.reshape(x.shape[0], *size, o))
+
+
 _MOST_TAPS = 64  # of a depthwise kernel, along an axis
+# Output pixels below which one use does not pay for packing weights, and for turning them too.
+_FEW_PIXELS = 1024
+_FEW_TURNED = 2048
 
 
-def _reaches(
-    image: Any, out: Any, kernel: Any, stride: Pair, padding: Padding, dilation: Pair
-) -> bool:
-    """Whether the convolution of an image (height, width) has exactly this output."""
-    ends = padding[0] + padding[1], padding[2] + padding[3]
-    return tuple(out) == tuple(
-        output_length(image[i], kernel[i], stride[i], ends[i], dilation[i]) for i in (0, 1)
+def _output_size(
+    image: Any, kernel: Any, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[int, int]:
+    return (
+        output_length(image[0], kernel[0], stride[0], padding[0] + padding[1], dilation[0]),
+        output_length(image[1], kernel[1], stride[1], padding[2] + padding[3], dilation[1]),
     )
 
 
@@ -131,7 +147,7 @@ def _conv2d_input_grad(
         return NotImplemented
     b, c, h, w = shape
     o, _, kh, kw = weight.shape
-    if not _reaches((h, w), y.shape[2:], (kh, kw), stride, padding, dilation):
+    if _output_size((h, w), (kh, kw), stride, padding, dilation) != tuple(y.shape[2:]):
         return NotImplemented  # output padding beyond the stride
     place: Any = {"padding": padding, "dilation": dilation}
     if _is_depthwise(weight, groups) and bias is None and max(kh, kw) <= _MOST_TAPS:
@@ -148,15 +164,13 @@ def _conv2d_input_grad(
         reach[1] - padding[2],
         reach[1] - padding[3],
     )
-    if stride == (1, 1) and min(mirrored) >= 0:
+    if stride == (1, 1) and min(mirrored) >= 0 and b * h * w >= _FEW_TURNED:
         # The transpose of a convolution is one with the filters turned by half a circle.
         turned = np.ascontiguousarray(weight.transpose(1, 2, 3, 0)[:, ::-1, ::-1])
         packed = native.pack_weight(_nchw(turned))
         return _nchw(
             native.conv2d(_nhwc(y), packed, _flat(bias), padding=mirrored, dilation=dilation)
         )
-    if bias is not None:
-        return NotImplemented
     matrix = _nhwc(weight).reshape(o, -1)
     source, out = _nhwc(y), np.empty((b, h, w, c), np.float32)
     _, oh, ow, _ = source.shape
@@ -165,6 +179,8 @@ def _conv2d_input_grad(
         rows = source[i : i + step].reshape(-1, o)
         part = out[i : i + step]
         native.col2im((rows @ matrix)[None], part.shape, (kh, kw), stride=stride, out=part, **place)
+    if bias is not None:
+        out += bias
     return _nchw(out)
 
 
@@ -184,7 +200,7 @@ def _conv2d_weight_grad(
     b, c, _, _ = x.shape
     o = y.shape[1]
     kernel = (kernel[0], kernel[1])
-    if not _reaches(x.shape[2:], y.shape[2:], kernel, stride, padding, dilation):
+    if _output_size(x.shape[2:], kernel, stride, padding, dilation) != tuple(y.shape[2:]):
         return NotImplemented
     if groups > 1 and c == o == groups:
         if max(kernel) > _MOST_TAPS:
@@ -380,6 +396,36 @@ def _group_norm(x: Any, weight: Any = None, bias: Any = None, *, groups: int, ep
     return _as_input(out, x.ndim), centres, rstds
 
 
+# -- pooling -------------------------------------------------------------------------------------
+
+
+def _max_pool2d(
+    x: Any, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Any:
+    rows = _channels_last(x) if _plain(x) else None
+    if rows is None:
+        return NotImplemented
+    place: Any = {"stride": stride, "padding": padding, "dilation": dilation}
+    return _nchw(native.max_pool2d(rows, size, kernel, **place))
+
+
+def _max_unpool(
+    values: Any,
+    x: Any,
+    largest: Any,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Any:
+    rows = _channels_last(x) if _plain(values, x, largest) else None
+    if rows is None:
+        return NotImplemented
+    place: Any = {"stride": stride, "padding": padding, "dilation": dilation}
+    return _nchw(native.max_pool2d_backward(_nhwc(values), rows, _nhwc(largest), kernel, **place))
+
+
 # -- softmax and activations -----------------------------------------------------------------------
 
 
@@ -447,6 +493,10 @@ def register() -> None:
         (groupnorm._group_norm, _group_norm),
         (softmax._softmax, _softmax),
         (softmax.softmax_backward, _softmax_backward),
+        (pooling._max_pool2d, _max_pool2d),
+        (pooling.max_unpool, _max_unpool),
+        (activation.relu, _elementwise(native.relu)),
+        (activation.relu_backward, _elementwise_backward(native.relu_backward)),
         (activation.erf, _elementwise(native.erf)),
         (activation._gelu, _gelu),
         (activation.gelu_backward, _gelu_backward),

@@ -99,7 +99,13 @@ def _scaled(alpha: float) -> Any:
 
 
 ROWS = [
-    unary(F.relu, lambda x: np.maximum(x, 0), corners=(0,)),
+    unary(
+        F.relu,
+        lambda x: np.maximum(x, 0),
+        corners=(0,),
+        covers=("relu_backward",),
+        large=_large,
+    ),
     unary(F.relu6, lambda x: np.clip(x, 0, 6), -2, 8, (0, 6), covers=("hardtanh",)),
     unary(F.leaky_relu, lambda x: np.where(x > 0, x, 0.01 * x), corners=(0,)),
     unary(F.hardtanh, lambda x: np.clip(x, -1, 1), corners=(-1, 1), name="hardtanh_default"),

@@ -85,7 +85,7 @@ def _conv_large(rng: np.random.Generator) -> list[Sample]:
         return uniform(rng, shape, -1, 1)
 
     return [
-        sample(image(2, 32, 30, 29), image(40, 32, 3, 3), image(40), padding=1),
+        sample(image(3, 32, 30, 29), image(40, 32, 3, 3), image(40), padding=1),
         sample(image(2, 24, 31, 30), image(16, 24, 3, 3), None, stride=2, padding=1),
         sample(image(1, 3, 40, 41), image(20, 3, 7, 7), image(20), stride=2, padding=3),
         sample(image(2, 32, 20, 21), image(32, 1, 5, 5), image(32), padding=2, groups=32),
@@ -556,6 +556,9 @@ ROWS = [
         _pool_samples,
         covers=("max_pool2d", "max_unpool", "max_pick"),
         reference=_max_pool,
+        large=lambda rng: [
+            sample(distinct(rng, (2, 20, 30, 31)), kernel_size=3, stride=2, padding=1)
+        ],
         half_ulp=0,
         keeps_layout=True,
         errors=((lambda: F.max_pool2d(_image(3, 8, 8), 2), ShapeError, r"x\[None\]"),),
