@@ -107,7 +107,8 @@ def _compare(
     # Equal infinities have no difference; NaN is dealt with below.
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(a.astype(wide) - e.astype(wide))
-        good = (a == e) | (distance <= absolute + relative * np.abs(e.astype(wide)))
+        near = distance <= absolute + relative * np.abs(e.astype(wide))
+        good = (a == e) | (near & np.isfinite(distance))
     if equal_nan:
         good |= (a != a) & (e != e)
     if good.all():

@@ -236,7 +236,11 @@ def test_rule_on_arrays_and_tensors(row: Row) -> None:
 
     for sample in samples_of(row):
         arrays = arrays_of(sample)
+        before = [a.copy() for a in flat(arrays) if isinstance(a, np.ndarray)]
         _, bare = forward_backward(row, arrays, sample.constants)
+        after = [a for a in flat(arrays) if isinstance(a, np.ndarray)]
+        for a, b in zip(after, before, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{row.id} changed its operand")
         with observing(watch):
             _, traced = forward_backward(row, arrays, sample.constants)
         for a, b in zip(bare, traced, strict=True):
