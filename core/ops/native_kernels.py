@@ -17,6 +17,7 @@ from . import activation, conv, groupnorm, normalization, pooling, softmax
 from .conv import Padding, Pair, output_length
 
 _BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
+_MOST_PATCHES = 1 << 24  # elements of the patches of one sample that may be made at once
 _F32 = np.dtype(np.float32)
 
 
@@ -172,8 +173,11 @@ def _conv2d_input_grad(
             native.conv2d(_nhwc(y), packed, _flat(bias), padding=mirrored, dilation=dilation)
         )
     matrix = _nhwc(weight).reshape(o, -1)
-    source, out = _nhwc(y), np.empty((b, h, w, c), np.float32)
+    source = _nhwc(y)
     _, oh, ow, _ = source.shape
+    if oh * ow * matrix.shape[1] > _MOST_PATCHES:
+        return NotImplemented  # the generic body takes a sample apart
+    out = np.empty((b, h, w, c), np.float32)
     step = max(1, _BLOCK // (oh * ow * matrix.shape[1]))
     for i in range(0, b, step):
         rows = source[i : i + step].reshape(-1, o)
@@ -196,7 +200,6 @@ def _conv2d_weight_grad(
 ) -> Any:
     if not _plain(x, y):
         return NotImplemented
-    options: Any = {"stride": stride, "padding": padding, "dilation": dilation}
     b, c, _, _ = x.shape
     o = y.shape[1]
     kernel = (kernel[0], kernel[1])
@@ -205,21 +208,37 @@ def _conv2d_weight_grad(
     if groups > 1 and c == o == groups:
         if max(kernel) > _MOST_TAPS:
             return NotImplemented
-        taps = native.depthwise_conv2d_weight_grad(_nhwc(y), _nhwc(x), kernel, **options)
+        taps = native.depthwise_conv2d_weight_grad(
+            _nhwc(y), _nhwc(x), kernel, stride=stride, padding=padding, dilation=dilation
+        )
         return taps.transpose(2, 0, 1)[:, None]
     if groups != 1 or kernel == (1, 1):
         return NotImplemented
-    source, rows = _nhwc(x), _nhwc(y)
-    _, oh, ow, _ = rows.shape
+    source, grads = _nhwc(x), _nhwc(y)
+    _, oh, ow, _ = grads.shape
     width = kernel[0] * kernel[1] * c
     out = np.zeros((o, width), np.float32)
-    step = min(b, max(1, _BLOCK // (oh * ow * width)))
-    buffer = np.empty((1, step * oh * ow, width), np.float32)
+    # Blocks of whole samples, or of some output rows of one.
+    step = max(1, _BLOCK // (oh * ow * width))
+    lines = min(oh, max(1, _BLOCK // (ow * width)))
+    buffer = np.empty((1, min(step, b) * lines * ow, width), np.float32)
     for i in range(0, b, step):
-        part = source[i : i + step]
-        patches = buffer[:, : len(part) * oh * ow]
-        native.im2col(part, kernel, out=patches, **options)
-        out += rows[i : i + step].reshape(-1, o).T @ patches[0]
+        for first in range(0, oh, lines):
+            last = min(first + lines, oh)
+            part, edges = source[i : i + step], padding
+            if lines < oh:
+                # The rows that these outputs see, and how far they reach over the image.
+                start = first * stride[0] - padding[0]
+                stop = (last - 1) * stride[0] - padding[0] + dilation[0] * (kernel[0] - 1) + 1
+                low, high = max(start, 0), min(stop, source.shape[1])
+                if high <= low:
+                    continue
+                part, edges = part[:, low:high], (low - start, stop - high, *padding[2:])
+            patches = buffer[:, : len(part) * (last - first) * ow]
+            native.im2col(
+                part, kernel, stride=stride, padding=edges, dilation=dilation, out=patches
+            )
+            out += grads[i : i + step, first:last].reshape(-1, o).T @ patches[0]
     return _nchw(out.reshape(o, *kernel, c))
 
 
