@@ -283,7 +283,7 @@ def nearest(name: str, count: int = 3) -> list[str]:
     _scan()
     wanted = canonical(name)
     starts = [n for n in sorted(_entries) if wanted and (n.startswith(wanted) or wanted in n)]
-    alike = difflib.get_close_matches(wanted, sorted(_names), n=count, cutoff=0.3)
+    alike = difflib.get_close_matches(wanted, sorted(_names), n=count, cutoff=0.1)
     found: list[str] = []
     for n in [*starts, *(_names[a] for a in alike)]:
         if n not in found:
