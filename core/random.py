@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dtypes
+from . import dtypes, native
 from .devices import Device, as_device, backend_for
 from .errors import ConfigError
 from .op import op
@@ -35,6 +35,13 @@ _MASK = 0xFFFFFFFF
 
 def philox(xp: Any, seed: int, first: int, count: int) -> Any:
     """Blocks `first` to `first + count` of the stream of a seed: `4 * count` uint32 words."""
+    if xp is np and native.available():
+        return native.philox(seed, first, count)
+    return philox_of(xp, seed, first, count)
+
+
+def philox_of(xp: Any, seed: int, first: int, count: int) -> Any:
+    """`philox` in terms of the array library: the definition, and the way without C kernels."""
     with np.errstate(over="ignore"):
         counter = xp.arange(first, first + count, dtype=np.uint64)
         c0, c1 = counter & _MASK, counter >> np.uint64(32)

@@ -7,7 +7,7 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import ConfigError
-from bestiary.core.random import _BLOCK, philox
+from bestiary.core.random import _BLOCK, philox, philox_of
 
 
 def scalar_philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:
@@ -34,8 +34,9 @@ def test_the_known_answers_of_the_paper_s_authors():
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 + 7, 2**64 - 1])
 @pytest.mark.parametrize("first", [0, 5, 2**32 - 1, 2**40])
-def test_the_stream_is_philox(seed, first):
-    words = philox(np, seed, first, 3).reshape(3, 4)
+@pytest.mark.parametrize("function", [philox, philox_of])
+def test_the_stream_is_philox(seed, first, function):
+    words = function(np, seed, first, 3).reshape(3, 4)
     for i in range(3):
         counter = ((first + i) & 0xFFFFFFFF, (first + i) >> 32, 0, 0)
         assert tuple(words[i].tolist()) == scalar_philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
