@@ -3,15 +3,20 @@
 
 /* Vectors, because clang does not vectorise a maximum that must let NaN pass. */
 INLINE float FN(row_max)(const float *x, int64_t d) {
-    VEC top = (VEC){0} - INFINITY;
+    VEC top[4], low = (VEC){0} - INFINITY;
     int64_t i = 0;
-    for (; i + LANES <= d; i += LANES) {
-        VEC v = *(const VEC *)(x + i);
-        BITS above = v > top;
-        top = (VEC)(((BITS)v & above) | ((BITS)top & ~above));
-    }
-    float best = -INFINITY;
-    for (int k = 0; k < LANES; k++) best = top[k] > best ? top[k] : best;
+    UNROLL for (int k = 0; k < 4; k++) top[k] = low;
+    for (; i + 4 * LANES <= d; i += 4 * LANES)
+        UNROLL for (int k = 0; k < 4; k++) {
+            VEC v = *(const VEC *)(x + i + k * LANES);
+            BITS above = v > top[k];
+            top[k] = (VEC)(((BITS)v & above) | ((BITS)top[k] & ~above));
+        }
+    float best, *lanes = (float *)top;
+    UNROLL for (int half = 2 * LANES; half; half /= 2)
+        for (int k = 0; k < half; k++)
+            lanes[k] = lanes[k + half] > lanes[k] ? lanes[k + half] : lanes[k];
+    best = lanes[0];
     for (; i < d; i++) best = x[i] > best ? x[i] : best;
     return best;
 }
