@@ -55,11 +55,12 @@ def _from_class_rows(rows: Any, shape: tuple[int, ...]) -> Any:
 
 def _checked_ids(xp: Any, ids: Any, classes: int, ignore_index: int, where: str) -> tuple[Any, Any]:
     """Class ids as a flat array with 0 where they are ignored, and which are not ignored."""
-    flat = ids.reshape(-1)
+    flat = ids if ids.ndim == 1 else ids.reshape(-1)
     if flat.dtype != np.int64:
         flat = flat.astype(np.int64)
-    # The common case: every id is a class, and nothing can be ignored.
-    if flat.size == 0 or (flat.max() < classes and flat.min() >= 0 and ignore_index < 0):
+    # The common case: every id is a class, and none is ignored. As unsigned numbers, negative
+    # ids are larger than any class.
+    if ignore_index < 0 and (flat.size == 0 or flat.view(np.uint64).max() < classes):
         return flat, None
     valid = flat != ignore_index
     bad = valid & ((flat < 0) | (flat >= classes))
@@ -94,8 +95,13 @@ def _row_weights(xp: Any, ids: Any, valid: Any, weight: Any, dtype: Any) -> Any:
 
 
 def _log_sum_exp(xp: Any, rows: Any) -> Any:
-    top = rows.max(1, keepdims=True)
-    return xp.log(xp.exp(rows - top).sum(1)) + top[:, 0]
+    top = rows.max(1)
+    out = rows - top[:, None]
+    xp.exp(out, out=out)
+    out = out.sum(1)
+    xp.log(out, out=out)
+    out += top
+    return out
 
 
 def _smooth(rows: Any, lse: Any, weight: Any, smoothing: float) -> Any:
@@ -210,16 +216,18 @@ def cross_entropy_backward(
     count, classes = rows.shape
     ids, valid = _checked_ids(xp, target, classes, ignore_index, "cross_entropy")
     of_row = _row_weights(xp, ids, valid, weight, rows.dtype)
-    scale = xp.broadcast_to(grad.reshape(-1), (count,))
+    # One factor for all rows, or a column of them.
+    scale: Any = grad.reshape(-1, 1) if reduction == "none" else grad
     if reduction == "mean":
         scale = scale / _denominator(count if of_row is None else of_row.sum())
-    scale = scale.astype(rows.dtype)
-    hit = scale if of_row is None else scale * of_row
+    if scale.dtype != rows.dtype:
+        scale = scale.astype(rows.dtype)
+    hit = scale if of_row is None else scale * of_row[:, None]
     every = None
     if smoothing:
         hit = hit * (1 - smoothing)
         every = scale * (smoothing / classes)
-        every = every if valid is None else every * valid
+        every = every if valid is None else every * valid[:, None]
     by_p = hit
     if every is not None:
         by_p = hit + every * (classes if weight is None else weight.sum())
@@ -230,10 +238,11 @@ def cross_entropy_backward(
         block = slice(start, start + step)
         p = xp.subtract(rows[block], shift[block], out=out[block])
         xp.exp(p, out=p)
-        p *= by_p[block, None]
+        p *= by_p if by_p.ndim == 0 else by_p[block]
         if every is not None:
-            p -= every[block, None] if weight is None else every[block, None] * weight
-    out[xp.arange(count), ids] -= hit
+            part = every if every.ndim == 0 else every[block]
+            p -= part if weight is None else part * weight
+    out[xp.arange(count), ids] -= hit if hit.ndim == 0 else hit[:, 0]
     return _from_class_rows(out, x.shape)
 
 
@@ -260,8 +269,10 @@ def cross_entropy(
         DtypeError: floating targets that are no probabilities of classes.
         IndexRangeError: a class id that the logits do not have.
     """
-    check_reduction(reduction)
-    if x.ndim == 1:
+    if reduction != "mean":
+        check_reduction(reduction)
+    shape, ids = x.shape, target.shape
+    if len(shape) == 1:
         x, target = x[None], target[None]
         if reduction == "none":
             return cross_entropy(x, target, weight, ignore_index, "none", label_smoothing)[0]
@@ -275,7 +286,8 @@ def cross_entropy(
     _warn_of_probabilities(x)
     if target.dtype.kind not in "iu":
         return _soft_cross_entropy(x, target, weight, reduction, label_smoothing)
-    _check_target_shape("cross_entropy", x, target)
+    if not (len(shape) == 2 and ids == shape[:1]):
+        _check_target_shape("cross_entropy", x, target)
     out: Tensor = _cross_entropy(
         x,
         target,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ShapeError
 from ..op import op
 from .normalization import flat_rows, sum_rows
-from .shape import matrix_transpose
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -26,21 +25,39 @@ def _linear(xp: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @_linear.backward
 def _(g, x, weight, needs):
     return (
-        _linear(g, matrix_transpose(weight), None) if needs[0] else None,
+        linear_input_grad(g, weight) if needs[0] else None,
         linear_weight_grad(g, x) if needs[1] else None,
         sum_rows(g) if needs[2] else None,
     )
 
 
 @op
+def linear_input_grad(xp: Any, grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of `linear` for its input: (..., out) and (out, in) give (..., in)."""
+    if grad.ndim == 2:
+        return xp.matmul(grad, weight)
+    return xp.matmul(flat_rows(grad), weight).reshape(*grad.shape[:-1], weight.shape[1])
+
+
+@linear_input_grad.backward
+def _(g, grad, weight, needs):
+    return (
+        _linear(g, weight, None) if needs[0] else None,
+        linear_weight_grad(grad, g) if needs[1] else None,
+    )
+
+
+@op
 def linear_weight_grad(xp: Any, grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of `linear` for its weight: (..., out) and (..., in) give (out, in)."""
+    if x.ndim == 2:
+        return xp.matmul(grad.T, x)
     return xp.matmul(flat_rows(grad).T, flat_rows(x))
 
 
 @linear_weight_grad.backward
 def _(g, grad, x):
-    return _linear(x, g, None), _linear(grad, matrix_transpose(g), None)
+    return _linear(x, g, None), linear_input_grad(grad, g)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

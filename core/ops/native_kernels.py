@@ -308,7 +308,7 @@ def _batch_norm_backward(
 
 
 def _channel_sum(x: Any, *, axis: int = 1) -> Any:
-    if not _plain(x):
+    if not _plain(x) or x.size <= normalization._SMALL:
         return NotImplemented
     if axis in (-1, x.ndim - 1):
         rows = x if x.flags.c_contiguous else None

@@ -469,7 +469,7 @@ ROWS = [
     Row(
         F.linear,
         _linear_samples,
-        covers=("linear", "linear_weight_grad"),
+        covers=("linear", "linear_input_grad", "linear_weight_grad"),
         reference=_linear,
         half_ulp=1,
         errors=(
