@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from . import dtypes
+from .conversion import converted
 from .devices import Backend, backend_of, device_of
 from .errors import BestiaryError, DeviceError, DtypeError, ShapeError
 from .spelling import keyword_error
@@ -41,6 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _F32 = dtypes.float32
+_I64 = dtypes.int64
+_BOOL = dtypes.bool_
 _ndarray = np.ndarray
 _SCALARS = (bool, int, float, complex)
 _RESERVED = ("g", "out", "shapes", "needs")
@@ -204,7 +207,9 @@ class Op(Generic[P, R]):
         if unknown:
             raise TypeError(f"op {self.name}: writes= names no operand: {sorted(unknown)}")
         self.writes = tuple(self.operands.index(w) for w in writes)
-        # The common case is decided once: float32 arrays need no preparation unless the op writes.
+        # The common case is decided once: float32 arrays need no preparation unless the op writes,
+        # nor do masks and numbers beside them, and the integers of one that only moves data.
+        self._plain = self.raw and not (promote or to_float or same_float)
         self._cpu: Callable[..., Any] = partial(body, np)
         self._save: tuple[int, ...] = ()  # operands to keep for the rule
         self._save_out = False
@@ -335,22 +340,29 @@ class Op(Generic[P, R]):
         arrays = []
         simple = not self.writes
         track = False
-        tensors = False
+        tensors = floats = False
         for x in operands:
             if isinstance(x, Tensor):
                 tensors = True
                 a = x.array
                 if x._node is not None:
                     track = True
-                if a.dtype is not _F32 or type(a) is not _ndarray:
+                dtype = a.dtype
+                if dtype is _F32:
+                    floats = True
+                elif dtype is not _BOOL and not (dtype is _I64 and self._plain):
+                    simple = False
+                if type(a) is not _ndarray:
                     simple = False
                 arrays.append(a)
             else:
-                if x is not None and type(x) is not float:
+                kind = type(x)
+                if kind is not float and kind is not int and x is not None:
                     simple = False
                 arrays.append(x)
         if not tensors:
             return self._run_bare(operands, constants)
+        simple = simple and (floats or self._plain)
         try:
             if simple:
                 result = self._cpu(*arrays, **constants)
@@ -659,7 +671,7 @@ def _widen(arrays: list[Any], skip: tuple[int, ...]) -> dtypes.DType | None:
         floats.append(d)
         if d in dtypes.HALVES and i not in skip:
             halves = True
-            arrays[i] = a.astype(_F32)
+            arrays[i] = converted(a, _F32)
     if not halves:
         return None
     target = dtypes.promote_all(floats)
@@ -669,7 +681,7 @@ def _widen(arrays: list[Any], skip: tuple[int, ...]) -> dtypes.DType | None:
 def _round(result: Any, dtype: dtypes.DType) -> Any:
     if isinstance(result, tuple):
         return tuple(_round(r, dtype) for r in result)
-    return result.astype(dtype) if result is not None and result.dtype == _F32 else result
+    return converted(result, dtype) if result is not None and result.dtype == _F32 else result
 
 
 def _as_array(result: Any) -> Any:

@@ -23,10 +23,10 @@ FOLDERS: dict[str, set[str]] = {
 # its own line or above. Imports inside functions and for types may go anywhere within core.
 CORE = [
     "errors paths notice",
-    "state dtypes spelling",
-    "devices",
+    "state dtypes spelling native",
+    "devices conversion",
     "op",
-    "native ops",
+    "ops",
     "tensor display",
     "autograd creation random namespace linalg",
     "anomaly checkpoint",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import dtypes
+from ..conversion import converted
 from ..devices import Device, backend_of, move
 from ..errors import IndexRangeError, ShapeError
 from ..op import op
@@ -37,7 +38,7 @@ def astype(xp: Any, x: Any, *, dtype: dtypes.DType, copy: bool = False) -> Tenso
     """The values in another dtype; complex numbers lose their imaginary part."""
     if dtype.kind != "c" and x.dtype.kind == "c":
         x = xp.real(x)
-    return x.astype(dtype, copy=copy)
+    return x.astype(dtype, copy=True) if copy else converted(x, dtype)
 
 
 @astype.backward
