@@ -376,9 +376,11 @@ class Tensor:
     # -- indexing ------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
+        kind = type(index)
+        if kind is int or kind is slice:
+            return getitem(self, layout=(index,))
         layout, operands = split_index(index, _is_tensor)
-        out: Tensor = getitem(self, *operands, layout=layout)
-        return out
+        return getitem(self, *operands, layout=layout)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         layout, operands = split_index(index, _is_tensor)

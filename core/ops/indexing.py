@@ -70,6 +70,11 @@ def _index_error(error: Exception, operands: Any, constants: Any) -> Exception |
 @op(view=True)
 def getitem(xp: Any, x: Tensor, *indices: Tensor, layout: Layout) -> Tensor:
     """`x[index]`; a view where the index is made of numbers and slices."""
+    if not indices:
+        part: Any = x[layout[0] if len(layout) == 1 else layout]
+        if part.ndim == 0 and Ellipsis not in layout:
+            return x[(*layout, ...)]  # a view without axes instead of a scalar
+        return part
     axis = _axis_of_rows(layout, indices)
     if axis is not None:
         # Three times faster than an index; in memory order, which it would drop.
@@ -81,8 +86,6 @@ def getitem(xp: Any, x: Tensor, *indices: Tensor, layout: Layout) -> Tensor:
             if indices[0].ndim == 1:
                 taken = xp.take(moved, indices[0], axis=order.index(axis))
                 return xp.transpose(taken, inverse_order(order))
-    elif not indices and len(layout) == x.ndim and Ellipsis not in layout:
-        layout = (*layout, Ellipsis)  # numbers alone: a view without axes instead of a scalar
     return x[_join(layout, indices)]
 
 

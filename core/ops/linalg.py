@@ -40,35 +40,48 @@ def _(g, x1, x2, needs):
     return first, second
 
 
+@_matmul.explains
+def _(error, operands, constants):
+    x1, x2 = operands
+    if isinstance(error, ValueError) and x1.shape[-1] != x2.shape[-2]:
+        return _unfitting(x1, x2)
+    return None
+
+
 def matmul(x1: Tensor, x2: Tensor, /) -> Tensor:
     """Matrix product over the last two axes, broadcast over the others; 1-d operands as vectors.
 
     Raises:
         ShapeError: the last axis of x1 and the second last of x2 differ.
     """
-    if x1.ndim == 0 or x2.ndim == 0:
+    first, second = len(x1.shape), len(x2.shape)
+    if first == 2 == second:
+        return _matmul(x1, x2)
+    if first == 0 or second == 0:
         raise ShapeError(
             f"matmul: needs vectors or matrices, got shapes {tuple(x1.shape)} and "
             f"{tuple(x2.shape)}.\nA number times a tensor is written *: x1 * x2"
         )
-    inner = x2.shape[-2] if x2.ndim > 1 else x2.shape[-1]
+    inner = x2.shape[-2] if second > 1 else x2.shape[-1]
     if x1.shape[-1] != inner:
-        raise _unfitting(x1, x2, inner)
-    if x1.ndim > 2 and x2.ndim == 2:
+        raise _unfitting(x1, x2)
+    if first > 2 and second == 2:
         # As one product: NumPy's 3-d by 2-d is up to three times slower, and its gradient too.
         rows = reshape(x1, (math.prod(x1.shape[:-1]), x1.shape[-1]))
         return reshape(_matmul(rows, x2), (*x1.shape[:-1], x2.shape[-1]))
-    if x1.ndim > 1 and x2.ndim > 1:
+    if first > 1 and second > 1:
         return _matmul(x1, x2)
-    left = expand_dims(x1, axis=0) if x1.ndim == 1 else x1
-    right = expand_dims(x2, axis=1) if x2.ndim == 1 else x2
+    left = expand_dims(x1, axis=0) if first == 1 else x1
+    right = expand_dims(x2, axis=1) if second == 1 else x2
     out: Tensor = _matmul(left, right)
-    if x2.ndim == 1:
+    if second == 1:
         out = squeeze(out, -1)
-    return squeeze(out, -1 if x2.ndim == 1 else -2) if x1.ndim == 1 else out
+    return squeeze(out, -1 if second == 1 else -2) if first == 1 else out
 
 
-def _unfitting(x1: Tensor, x2: Tensor, inner: int) -> ShapeError:
+def _unfitting(x1: Tensor, x2: Tensor) -> ShapeError:
+    inner = x2.shape[-2] if x2.ndim > 1 else x2.shape[-1]
+
     def mark(shape: tuple[int, ...], axis: int) -> str:
         place = axis % len(shape)
         sizes = [f">{n}<" if i == place else str(n) for i, n in enumerate(shape)]

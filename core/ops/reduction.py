@@ -61,7 +61,7 @@ def total(xp: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     channels-last statistics) it adds row after row, at up to 20 times the time of a product
     with ones and with an error that grows with the number of rows.
     """
-    if xp is np and axis is not None and x.size > _SMALL and x.dtype in _FAST:
+    if axis is not None and x.size > _SMALL and xp is np and x.dtype in _FAST:
         blocks = _outer_blocks(x, normalized_axes(axis, x.ndim))
         if blocks is not None:
             view, kept = blocks
@@ -69,7 +69,7 @@ def total(xp: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
             # The kept axes lie in memory order; as the caller numbers them:
             out = out.transpose([kept.index(i) for i in sorted(kept)])
             return out.reshape(kept_shape(x.shape, axis)) if keepdims else out
-    return xp.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)
+    return x.sum(axis, x.dtype, None, keepdims)
 
 
 def _outer_blocks(x: Any, axes: tuple[int, ...]) -> tuple[Any, list[int]] | None:
@@ -223,18 +223,18 @@ def prod(x: Tensor, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool =
 
 
 @op
-def max(xp: Any, x: Tensor, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def max(xp: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest value over axes (values only; `argmax` tells where); NaN if there is one.
 
     Equal extremes share the gradient evenly.
     """
-    return xp.max(x, axis=axis, keepdims=keepdims)
+    return x.max(axis, None, keepdims)
 
 
 @op
-def min(xp: Any, x: Tensor, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def min(xp: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest value over axes; see `max`."""
-    return xp.min(x, axis=axis, keepdims=keepdims)
+    return x.min(axis, None, keepdims)
 
 
 def _extreme_gradient(g: Any, x: Any, out: Any, axis: Axis) -> Any:

@@ -73,7 +73,7 @@ def rounded_once(function: Callable[P, R]) -> Callable[P, R]:
 
 @op(name="reshape", view=True)
 def _reshape(xp: Any, x: Tensor, *, shape: Shape) -> Tensor:
-    return xp.reshape(x, shape)
+    return x.reshape(shape)
 
 
 @_reshape.backward
@@ -141,8 +141,8 @@ def _(g):
 
 
 @op(name="permute_dims", view=True)
-def _permute(xp: Any, x: Tensor, *, axes: Shape) -> Tensor:
-    return xp.transpose(x, axes)
+def _permute(xp: Any, x: Any, *, axes: Shape) -> Tensor:
+    return x.transpose(axes)
 
 
 @_permute.backward
@@ -232,8 +232,11 @@ def _(g, shapes, needs, axis):
     return tuple(parts)
 
 
-def _common(xs: Any) -> list[Tensor]:
-    target = dtypes.promote_all([x.dtype for x in xs])
+def _common(xs: list[Tensor]) -> list[Tensor]:
+    found = [x.dtype for x in xs]
+    if found.count(found[0]) == len(found):
+        return xs
+    target = dtypes.promote_all(found)
     return [x if x.dtype == target else astype(x, dtype=target) for x in xs]
 
 
