@@ -491,6 +491,55 @@ def test_errors(row: Row) -> None:
             mistake()
 
 
+def several(row: Row) -> Sample | None:
+    """A sample with two tensors or more."""
+    for sample in row.make():
+        if sum(isinstance(a, np.ndarray) for a in flat(sample.operands)) > 1:
+            return sample
+    return None
+
+
+# These take several tensors and bring no two of them together.
+APART = ("broadcast_arrays", "meshgrid")
+
+
+@by_row([row for row in ROWS if row.fake and several(row) and row.id not in APART])
+def test_tensors_on_two_devices_are_refused(row: Row) -> None:
+    sample = several(row)
+    assert sample is not None
+    with fake_device() as device:
+        moved = iter([device, *[None] * 99])
+        operands = rebuilt(
+            sample.operands,
+            (on(next(moved), a) if isinstance(a, np.ndarray) else a for a in flat(sample.operands)),
+        )
+        with pytest.raises(bt.errors.DeviceError, match="different devices") as caught:
+            row.function(*operands, **sample.constants)
+        assert "fake" in str(caught.value)
+        assert "cpu" in str(caught.value)
+
+
+PAIRED = [
+    row
+    for row in ROWS
+    if isinstance(row.function, Op) and row.function.promote is True and several(row)
+]
+
+
+@by_row(PAIRED)
+def test_operands_that_do_not_fit_are_refused(row: Row) -> None:
+    sample = several(row)
+    assert sample is not None
+    kinds = [bt.asarray(a).dtype for a in sample.operands]
+    wrong = [bt.zeros((2 + i,), dtype=d) for i, d in enumerate(kinds)]
+    with pytest.raises(bt.errors.ShapeError, match=row.id):
+        row.function(*wrong, **sample.constants)
+    with pytest.raises(bt.errors.DtypeError, match="no common integer dtype"):
+        row.function(bt.ones(2, dtype=bt.uint64), bt.ones(2, dtype=bt.int64))
+    with pytest.raises(bt.errors.DtypeError, match="str"):
+        row.function(bt.ones(2), "two")
+
+
 class Refusing(np.ndarray):  # type: ignore[type-arg]
     """A half array whose arithmetic raises."""
 
