@@ -36,7 +36,7 @@ INLINE float FN(exp)(float x) {
     return x < -86.6f ? 0.0f : y;
 }
 
-INLINE float FN(sigmoid)(float x) { return 1.0f / (1.0f + FN(exp)(-x)); }
+INLINE float FN(sigmoid_value)(float x) { return 1.0f / (1.0f + FN(exp)(-x)); }
 
 /* erfc(t), t >= 0, as e u P(u) with u = 1 / (1 + 0.3 t) and e = exp(-t^2), which it also gives.
    The relative error is small far into the tail; past 9.3 both are 0. */
@@ -83,12 +83,24 @@ INLINE float FN(gelu_slope)(float x) {
     return cdf + x * 0.398942280f * e;
 }
 
+INLINE float FN(hardsigmoid_value)(float x) { /* NaN stays NaN */
+    float t = x * (1.0f / 6.0f) + 0.5f;
+    t = t < 0.0f ? 0.0f : t;
+    return t > 1.0f ? 1.0f : t;
+}
+
+INLINE float FN(hardswish_slope)(float x) {
+    float t = x * (1.0f / 3.0f) + 0.5f;
+    t = x >= 3.0f ? 1.0f : t;
+    return x <= -3.0f ? 0.0f : t;
+}
+
 /* GELU with tanh is x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3). */
 INLINE float FN(tanh_inner)(float x) { return x * (1.59576912f + 0.0713548162726f * x * x); }
 
 /* Slope of x sigmoid(u(x)). */
 INLINE float FN(gated_slope)(float x, float u, float slope) {
-    float s = FN(sigmoid)(u);
+    float s = FN(sigmoid_value)(u);
     return s + x * slope * s * (1.0f - s);
 }
 
@@ -112,10 +124,13 @@ INLINE float FN(gated_slope)(float x, float u, float slope) {
     }
 
 MAP1(relu, x < 0.0f ? 0.0f : x) /* NaN stays NaN */
+MAP1(sigmoid, FN(sigmoid_value)(x))
+MAP1(hardswish, x * FN(hardsigmoid_value)(x))
+MAP2(hardswish_backward, FN(hardswish_slope)(x))
 MAP1(erf, FN(erf_value)(x))
 MAP1(gelu, FN(gelu_value)(x))
-MAP1(gelu_tanh, x * FN(sigmoid)(FN(tanh_inner)(x)))
-MAP1(silu, x * FN(sigmoid)(x))
+MAP1(gelu_tanh, x * FN(sigmoid_value)(FN(tanh_inner)(x)))
+MAP1(silu, x * FN(sigmoid_value)(x))
 MAP2(gelu_backward, FN(gelu_slope)(x))
 MAP2(gelu_tanh_backward,
      FN(gated_slope)(x, FN(tanh_inner)(x), 1.59576912f + 0.214064448818f * x * x))

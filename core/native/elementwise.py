@@ -33,6 +33,21 @@ def relu_backward(g: Float32, y: Float32, out: Float32 | None = None) -> Float32
     return _map("relu_backward", y, g, out)
 
 
+def sigmoid(x: Float32, out: Float32 | None = None) -> Float32:
+    """1 / (1 + exp(-x)), accurate in both tails; below -86.6, 0."""
+    return _map("sigmoid", x, None, out)
+
+
+def hardswish(x: Float32, out: Float32 | None = None) -> Float32:
+    """x times x / 6 + 1 / 2, the latter limited to 0 ... 1."""
+    return _map("hardswish", x, None, out)
+
+
+def hardswish_backward(g: Float32, x: Float32, out: Float32 | None = None) -> Float32:
+    """g times the slope of hardswish at x."""
+    return _map("hardswish_backward", x, g, out)
+
+
 def gelu(x: Float32, out: Float32 | None = None) -> Float32:
     """Exact GELU, x times the normal distribution function, accurate in the tail too."""
     return _map("gelu", x, None, out)

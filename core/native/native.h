@@ -34,11 +34,14 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 /* name, buffers: f float32, d float64, h 16-bit, u uint32; capital = written, ? = may be None */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
-    X(relu, "fF") X(relu_backward, "ffF") X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
+    X(relu, "fF") X(sigmoid, "fF") X(hardswish, "fF") \
+    X(relu_backward, "ffF") X(hardswish_backward, "ffF") \
+    X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
     X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \
     X(float16_to_float32, "hF") X(float32_to_float16, "fH") \
     X(adam, "FfFF") X(sgd, "Ff?F") X(philox, "U") \
-    X(softmax, "fF") X(softmax_backward, "ffF") \
+    X(softmax, "fF?F") X(softmax_backward, "ffF") \
+    X(log_softmax, "fF") X(log_softmax_backward, "ffF") \
     X(layer_norm, "fffFFF") X(layer_norm_backward, "fffffF") X(layer_norm_sums, "ffffD") \
     X(column_sum, "fD") X(channel_stats, "fD") X(channel_sums, "fffD") X(channel_affine, "ffffF") \
     X(batch_norm_backward, "ffffffF") \

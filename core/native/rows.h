@@ -21,19 +21,46 @@ INLINE float FN(row_max)(const float *x, int64_t d) {
     return best;
 }
 
-/* ints: row length. */
+/* x -> y, and if wanted the logsumexp of each row (M); a row of -inf gives zeros and 0.
+   ints: row length. */
 KERNEL(softmax) {
     int64_t d = a->n[0];
     for (int64_t r = begin; r < end; r++) {
         const float *x = (const float *)a->p[0] + r * d;
         float *y = (float *)a->p[1] + r * d, top = FN(row_max)(x, d), sum = 0.0f;
+        top = top == -INFINITY ? 0.0f : top;
         SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) {
             float e = FN(exp)(x[i] - top);
             y[i] = e;
             sum += e;
         }
-        float scale = 1.0f / sum;
+        float scale = sum == 0.0f ? 0.0f : 1.0f / sum;
         SIMD for (int64_t i = 0; i < d; i++) y[i] *= scale;
+        if (a->p[2]) ((float *)a->p[2])[r] = sum == 0.0f ? 0.0f : top + logf(sum);
+    }
+}
+
+/* x -> y. ints: row length. A row of -inf stays as it is. */
+KERNEL(log_softmax) {
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = (const float *)a->p[0] + r * d;
+        float *y = (float *)a->p[1] + r * d, top = FN(row_max)(x, d), sum = 0.0f;
+        top = top == -INFINITY ? 0.0f : top;
+        SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) sum += FN(exp)(x[i] - top);
+        float log_sum = sum == 0.0f ? 0.0f : logf(sum);
+        SIMD for (int64_t i = 0; i < d; i++) y[i] = (x[i] - top) - log_sum;
+    }
+}
+
+/* g, y -> g - exp(y) sum(g) */
+KERNEL(log_softmax_backward) {
+    int64_t d = a->n[0];
+    for (int64_t r = begin; r < end; r++) {
+        const float *g = (const float *)a->p[0] + r * d, *y = (const float *)a->p[1] + r * d;
+        float *dx = (float *)a->p[2] + r * d, sum = 0.0f;
+        SIMD_SUM(sum) for (int64_t i = 0; i < d; i++) sum += g[i];
+        SIMD for (int64_t i = 0; i < d; i++) dx[i] = g[i] - FN(exp)(y[i]) * sum;
     }
 }
 

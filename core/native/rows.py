@@ -24,14 +24,41 @@ _PARTIALS = 64  # at most this many partial results in a reduction over rows
 _RUN = 32  # rows.h: rows that are summed in float32 before they go to float64
 
 
-def softmax(x: Float32, out: Float32 | None = None) -> Float32:
-    """Softmax along the last axis; `out` may be `x`. A row of -inf gives NaN.
+def softmax(x: Float32, out: Float32 | None = None, lse: Float32 | None = None) -> Float32:
+    """Softmax along the last axis; `out` may be `x`. A row of -inf gives zeros.
 
-    Shape: (..., D) -> (..., D).
+    `lse` receives the logsumexp of each row, 0 for a row of -inf.
+
+    Shape: (..., D) -> (..., D), lse (...).
     """
     rows, d = _rows("softmax", "x", x)
     out = output("softmax", out, x.shape)
-    run("softmax", (x, out), (d,), (), rows, grain_for(d))
+    if lse is not None:
+        check("softmax", "lse", lse, x.shape[:-1])
+    run("softmax", (x, out, lse), (d,), (), rows, grain_for(d))
+    return out
+
+
+def log_softmax(x: Float32, out: Float32 | None = None) -> Float32:
+    """Logarithm of softmax along the last axis; `out` may be `x`. A row of -inf stays.
+
+    Shape: (..., D) -> (..., D).
+    """
+    rows, d = _rows("log_softmax", "x", x)
+    out = output("log_softmax", out, x.shape)
+    run("log_softmax", (x, out), (d,), (), rows, grain_for(d))
+    return out
+
+
+def log_softmax_backward(g: Float32, y: Float32, out: Float32 | None = None) -> Float32:
+    """Gradient of the input of log-softmax, given its output: g - exp(y) sum(g).
+
+    Shape: (..., D) all. `out` may be `g`.
+    """
+    rows, d = _rows("log_softmax_backward", "y", y)
+    check("log_softmax_backward", "g", g, y.shape)
+    out = output("log_softmax_backward", out, y.shape)
+    run("log_softmax_backward", (g, y, out), (d,), (), rows, grain_for(d))
     return out
 
 

@@ -451,10 +451,19 @@ def _max_unpool(
 def _softmax(x: Any, *, axis: int) -> Any:
     if not _plain(x) or axis not in (-1, x.ndim - 1) or not x.flags.c_contiguous:
         return NotImplemented
-    out = native.softmax(x)
-    if np.isnan(out[..., 0]).any():  # perhaps a row of -inf, which the generic body makes 0
+    return native.softmax(x)
+
+
+def _log_softmax(x: Any, *, axis: int) -> Any:
+    if not _plain(x) or axis not in (-1, x.ndim - 1) or not x.flags.c_contiguous:
         return NotImplemented
-    return out
+    return native.log_softmax(x)
+
+
+def _log_softmax_backward(grad: Any, y: Any, *, axis: int) -> Any:
+    if not _plain(grad, y) or axis not in (-1, y.ndim - 1) or not y.flags.c_contiguous:
+        return NotImplemented
+    return native.log_softmax_backward(np.ascontiguousarray(grad), y)
 
 
 def _softmax_backward(grad: Any, y: Any, *, axis: int) -> Any:
@@ -512,10 +521,15 @@ def register() -> None:
         (groupnorm._group_norm, _group_norm),
         (softmax._softmax, _softmax),
         (softmax.softmax_backward, _softmax_backward),
+        (softmax._log_softmax, _log_softmax),
+        (softmax.log_softmax_backward, _log_softmax_backward),
         (pooling._max_pool2d, _max_pool2d),
         (pooling.max_unpool, _max_unpool),
         (activation.relu, _elementwise(native.relu)),
         (activation.relu_backward, _elementwise_backward(native.relu_backward)),
+        (activation.sigmoid, _elementwise(native.sigmoid)),
+        (activation.hardswish, _elementwise(native.hardswish)),
+        (activation.hardswish_backward, _elementwise_backward(native.hardswish_backward)),
         (activation.erf, _elementwise(native.erf)),
         (activation._gelu, _gelu),
         (activation.gelu_backward, _gelu_backward),

@@ -50,13 +50,20 @@ def gated_slope(x: Any, u: Any, slope: Any) -> Any:
     return sigmoid(u) + x * slope * sigmoid(u) * sigmoid(-u)
 
 
+def hardsigmoid(x: Any) -> Any:
+    return np.clip(x / 6 + 0.5, 0, 1)
+
+
 FORWARD: dict[str, Any] = {
+    "sigmoid": sigmoid,
+    "hardswish": lambda x: x * hardsigmoid(x),
     "erf": _erf,
     "gelu": lambda x: x * cdf(x),
     "gelu_tanh": lambda x: x * sigmoid(inner(x)),
     "silu": lambda x: x * sigmoid(x),
 }
 SLOPE: dict[str, Any] = {
+    "hardswish": lambda x: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)),
     "gelu": lambda x: cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     "gelu_tanh": lambda x: gated_slope(x, inner(x), inner_slope(x)),
     "silu": lambda x: gated_slope(x, x, 1.0),
