@@ -36,7 +36,8 @@ def _basic(rng: np.random.Generator) -> list[Sample]:
         (slice(None, None, 2), ..., slice(-2, None)),
     ]
     made = [sample(uniform(rng, (2, 3, 4)), layout=layout) for layout in layouts]
-    return [*made, sample(uniform(rng, ()), layout=(...,)), sample(uniform(rng, (3,)), layout=(0,))]
+    made += [sample(uniform(rng, ()), layout=(...,)), sample(uniform(rng, (3,)), layout=(0,))]
+    return [*made, sample(uniform(rng, (3, 3, 2, 4)), layout=(slice(1, 3), ..., slice(0, 2)))]
 
 
 def _advanced(rng: np.random.Generator) -> list[Sample]:
@@ -56,6 +57,8 @@ def _advanced(rng: np.random.Generator) -> list[Sample]:
         sample(x, np.zeros((0,), I64), layout=(t,)),
         sample(uniform(rng, (0, 2)), np.zeros((0,), I64), layout=(t,)),
         sample(x, np.asarray([[0], [2]], I64), np.asarray([[0, 1, 1]], I64), layout=(t, t)),
+        sample(uniform(rng, (3, 3, 2, 4)), np.asarray([2, 0, 2], I64), layout=(t,)),
+        sample(uniform(rng, (3, 3, 2, 4)), np.asarray([2, 0], I64), layout=(EVERY, t)),
     ]
 
 
@@ -109,6 +112,7 @@ def _picks(rng: np.random.Generator) -> list[Sample]:
         sample(uniform(rng, (4,)), np.asarray([1, 1, 1])),
         sample(x, np.zeros((3, 0), I64)),
         sample(uniform(rng, (2, 3, 2)), rng.integers(0, 3, (2, 5, 2)), axis=1),
+        sample(uniform(rng, (2, 3, 2, 4)), rng.integers(0, 3, (2, 3, 2, 4)), axis=1),
     ]
 
 
@@ -133,6 +137,7 @@ def _puts(rng: np.random.Generator) -> list[Sample]:
         sample(x, np.asarray([[1, 0, 2, 0]]), uniform(rng, (4,)), axis=0),
         sample(x, np.asarray([[0, 0], [2, 2], [1, 2]]), uniform(rng, (3, 2)), mode="add"),
         sample(x, np.asarray([[0, 0]]), 1.5, axis=1, mode="add"),
+        sample(uniform(rng, (2, 3, 2, 4)), np.zeros((2, 1, 2, 4), I64), 0.5, axis=1),
     ]
 
 
@@ -162,6 +167,7 @@ def _sorts(rng: np.random.Generator) -> list[Sample]:
         sample(distinct(rng, (3, 4))),
         sample(distinct(rng, (3, 4)), axis=0, descending=True),
         sample(distinct(rng, (3, 4)), stable=False),
+        sample(distinct(rng, (2, 3, 2, 4)), axis=2),
         sample(distinct(rng, (1,))),
         sample(np.zeros((0, 2))),
     ]
@@ -256,6 +262,7 @@ ROWS = [
         covers=("scatter_add",),
         reference=_getitem_reference,
         view=True,
+        keeps_layout=True,
         complex=True,
         errors=(
             (lambda: bt.ones(3)[5], IndexRangeError, r"shape \(3,\)"),
@@ -268,6 +275,7 @@ ROWS = [
         _getitem,
         _advanced,
         name="getitem_by_tensors",
+        keeps_layout=True,
         reference=_getitem_reference,
         complex=True,
         large=_rows,
@@ -303,6 +311,7 @@ ROWS = [
         _picks,
         reference=_picks_reference,
         covers=("scatter_along_axis",),
+        keeps_layout=True,
         complex=True,
         errors=(
             (lambda: bt.take_along_axis(bt.ones((2, 2)), bt.asarray([0])), ShapeError, "as many"),
@@ -314,6 +323,7 @@ ROWS = [
         bt.put_along_axis,
         _puts,
         reference=_puts_reference,
+        keeps_layout=True,
         errors=(
             (
                 lambda: bt.put_along_axis(bt.ones(2), bt.asarray([0]), 1.0, mode="mul"),
@@ -326,6 +336,7 @@ ROWS = [
         bt.sort,
         _sorts,
         reference=_sort_reference,
+        keeps_layout=True,
         errors=((lambda: bt.sort(bt.ones(2), axis=1), ShapeError, "axis 1"),),
     ),
     Row(bt.argsort, _argsorts, reference=_argsort_reference, order=0),

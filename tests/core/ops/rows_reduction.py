@@ -202,6 +202,7 @@ ROWS = [
         running,
         reference=_running_reference(np.cumsum, 0),
         complex=True,
+        keeps_layout=True,
         errors=(
             (lambda: bt.cumulative_sum(bt.ones((2, 2))), ShapeError, "axis=None"),
             (lambda: bt.cumulative_sum(bt.ones(2), dim=0), TypeError, "axis="),

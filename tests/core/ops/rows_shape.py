@@ -191,6 +191,7 @@ ROWS = [
             (((2,),), {"axis": -1}),
         ),
         reference=lambda xs, axis=0: np.concatenate(xs, axis=axis),
+        keeps_layout=True,
         complex=True,
         errors=(
             (lambda: bt.concat([bt.ones(2), bt.ones((2, 2))]), ShapeError, "concat"),
