@@ -129,6 +129,10 @@ def _per_shared(x: Any, like: Any) -> Any:
     return x.reshape(*x.shape[:-3], shared, x.shape[-3] // shared * x.shape[-2], x.shape[-1])
 
 
+def _row_dot(a: Any, b: Any) -> Any:
+    return (a * b).sum(-1, keepdims=True)
+
+
 def _per_head(x: Any, like: Any) -> Any:
     """The inverse of `_per_shared`."""
     return x.reshape(*like.shape[:-1], x.shape[-1])
@@ -213,6 +217,48 @@ def _like_queries(xp: Any, q: Any, width: int) -> Any:
     return xp.empty((*q.shape[:-1], width), q.dtype)
 
 
+def normalised(xp: Any, scores: Any) -> Any:
+    """Scores made probabilities in place; returns the logsumexp of each row, 0 for one of -inf."""
+    if scores.shape[-1] == 0:
+        return xp.zeros(scores.shape[:-1], scores.dtype)
+    top = scores.max(-1, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    scores -= top
+    xp.exp(scores, out=scores)
+    total = scores.sum(-1, keepdims=True)
+    total += total == 0
+    scores /= total
+    return (xp.log(total) + top)[..., 0]
+
+
+def attend(
+    xp: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    key: Any,
+    *,
+    scale: float,
+    causal: bool,
+    dropout: float,
+    normalise: Any = normalised,
+) -> Any:
+    """The blocks of attention; `normalise` makes scores probabilities."""
+    out = _like_queries(xp, q, v.shape[-1])
+    lse = xp.zeros(q.shape[:-1], np.float64)
+    for block in _blocks(xp, q, k, causal, single=dropout > 0):
+        place = (*block.lead, block.heads, block.rows)
+        p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
+        values = _as(v[(*block.lead, block.shared, slice(0, block.keys))], p.dtype)
+        lse[place] = normalise(xp, p)
+        if dropout:
+            p *= _kept(xp, key, block, q, k, dropout)
+            p *= 1 / (1 - dropout)
+        out[place] = _per_head(xp.matmul(_per_shared(p, keys), values), queries)
+    return out, lse
+
+
 @op(name="attention", outputs=2, same_float=True, composite=_attention_of)
 def _attention(
     xp: Any,
@@ -227,26 +273,8 @@ def _attention(
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
     """Attention, and the logsumexp of each row of scores (0 where nothing may be attended to)."""
-    out = _like_queries(xp, q, v.shape[-1])
-    lse = xp.zeros(q.shape[:-1], np.float64)
-    for block in _blocks(xp, q, k, causal, single=dropout > 0):
-        place = (*block.lead, block.heads, block.rows)
-        p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
-        values = _as(v[(*block.lead, block.shared, slice(0, block.keys))], p.dtype)
-        top = p.max(-1, keepdims=True) if p.shape[-1] else p.sum(-1, keepdims=True)
-        top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-        p -= top
-        xp.exp(p, out=p)
-        total = p.sum(-1, keepdims=True)
-        total += total == 0
-        lse[place] = (xp.log(total) + top)[..., 0]
-        if dropout:
-            p *= _kept(xp, key, block, q, k, dropout)
-            total *= 1 - dropout
-        result = _per_head(xp.matmul(_per_shared(p, keys), values), queries)
-        xp.divide(result, total, out=result)
-        out[place] = result
-    return out, lse
+    arrays = q, k, v, mask, key
+    return attend(xp, *arrays, scale=scale, causal=causal, dropout=dropout)
 
 
 @_attention.backward
@@ -268,6 +296,71 @@ def _(g, q, k, v, mask, key, out, scale, causal, dropout, needs):
     return dq, dk, dv, dmask, None
 
 
+def renormalised(xp: Any, scores: Any, lse: Any) -> None:
+    """Scores made probabilities again, in place."""
+    scores -= lse[..., None]
+    xp.exp(scores, out=scores)
+
+
+def scores_gradient(xp: Any, p: Any, dp: Any, delta: Any) -> None:
+    """The gradient of probabilities `dp` made that of the scores, in place.
+
+    `delta` () is the product of the result and its gradient for each row, called where wanted.
+    """
+    dp -= delta()
+    dp *= p
+
+
+def attend_backward(
+    xp: Any,
+    grad: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    key: Any,
+    result: Any,
+    lse: Any,
+    *,
+    scale: float,
+    causal: bool,
+    dropout: float,
+    mask_needed: bool,
+    renormalise: Any = renormalised,
+    to_scores: Any = scores_gradient,
+) -> Any:
+    """The blocks of the backward pass."""
+    wide = dtypes.float32 if q.dtype in dtypes.HALVES else q.dtype
+    dq = _like_queries(xp, q, q.shape[-1])
+    dk: Any = xp.zeros_like(k, dtype=wide)
+    dv: Any = xp.zeros_like(v, dtype=wide)
+    dmask: Any = xp.zeros(mask.shape, wide) if mask is not None and mask_needed else None
+    for block in _blocks(xp, q, k, causal, single=dropout > 0):
+        place = (*block.lead, block.heads, block.rows)
+        shared = (*block.lead, block.shared, slice(0, block.keys))
+        p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
+        renormalise(xp, p, lse[place].astype(wide))
+        g = _as(grad[place], wide)
+        g_rows = _per_shared(xp.ascontiguousarray(g), keys)
+        values = _as(v[shared], wide)
+        dp = _per_head(xp.matmul(g_rows, values.swapaxes(-1, -2)), queries)
+        if dropout:
+            factor = _kept(xp, key, block, q, k, dropout).astype(wide) * (1 / (1 - dropout))
+            dv[shared] += xp.matmul(_per_shared(p * factor, keys).swapaxes(-1, -2), g_rows)
+            dp *= factor
+        else:
+            dv[shared] += xp.matmul(_per_shared(p, keys).swapaxes(-1, -2), g_rows)
+        to_scores(xp, p, dp, lambda g=g, place=place: _as(_row_dot(g, result[place]), wide))
+        if dmask is not None:
+            part = _mask_part(dmask, block)
+            axes = tuple(i for i, n in enumerate(part.shape) if n == 1 and dp.shape[i] != 1)
+            part += dp.sum(axes, keepdims=True) if axes else dp
+        ds = _per_shared(dp, keys)
+        dq[place] = _per_head(xp.matmul(ds, keys), queries) * scale
+        dk[shared] += xp.matmul(ds.swapaxes(-1, -2), _per_shared(queries, keys))
+    return dq, _as(dk, k.dtype), _as(dv, v.dtype), dmask
+
+
 @op(outputs=4)
 def attention_backward(
     xp: Any,
@@ -286,38 +379,9 @@ def attention_backward(
     mask_needed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of attention for queries, keys, values and an additive mask."""
-    wide = dtypes.float32 if q.dtype in dtypes.HALVES else q.dtype
-    dq = _like_queries(xp, q, q.shape[-1])
-    dk: Any = xp.zeros_like(k, dtype=wide)
-    dv: Any = xp.zeros_like(v, dtype=wide)
-    dmask: Any = xp.zeros(mask.shape, wide) if mask is not None and mask_needed else None
-    for block in _blocks(xp, q, k, causal, single=dropout > 0):
-        place = (*block.lead, block.heads, block.rows)
-        shared = (*block.lead, block.shared, slice(0, block.keys))
-        p, queries, keys = _scores(xp, q, k, mask, block, scale, causal)
-        p -= lse[place][..., None].astype(wide)
-        xp.exp(p, out=p)
-        g = _as(grad[place], wide)
-        delta = (g * result[place]).sum(-1, keepdims=True)
-        g_rows = _per_shared(xp.ascontiguousarray(g), keys)
-        values = _as(v[shared], wide)
-        dp = _per_head(xp.matmul(g_rows, values.swapaxes(-1, -2)), queries)
-        if dropout:
-            factor = _kept(xp, key, block, q, k, dropout).astype(wide) * (1 / (1 - dropout))
-            dv[shared] += xp.matmul(_per_shared(p * factor, keys).swapaxes(-1, -2), g_rows)
-            dp *= factor
-        else:
-            dv[shared] += xp.matmul(_per_shared(p, keys).swapaxes(-1, -2), g_rows)
-        dp -= _as(delta, wide)
-        dp *= p
-        if dmask is not None:
-            part = _mask_part(dmask, block)
-            axes = tuple(i for i, n in enumerate(part.shape) if n == 1 and dp.shape[i] != 1)
-            part += dp.sum(axes, keepdims=True) if axes else dp
-        ds = _per_shared(dp, keys)
-        dq[place] = _per_head(xp.matmul(ds, keys), queries) * scale
-        dk[shared] += xp.matmul(ds.swapaxes(-1, -2), _per_shared(queries, keys))
-    return dq, _as(dk, k.dtype), _as(dv, v.dtype), dmask
+    arrays = grad, q, k, v, mask, key, result, lse
+    options: Any = {"scale": scale, "causal": causal, "dropout": dropout}
+    return attend_backward(xp, *arrays, **options, mask_needed=mask_needed)
 
 
 # -- as users call it --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import native
 from ..state import state, watch
-from . import activation, conv, groupnorm, normalization, pooling, softmax
+from . import activation, attention, conv, groupnorm, normalization, pooling, softmax
 from .conv import Padding, Pair, output_length
 
 _BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
@@ -503,6 +503,36 @@ def _gelu_backward(grad: Any, x: Any, *, approximate: str) -> Any:
     return by(grad, x)
 
 
+# -- attention -----------------------------------------------------------------------------------
+
+
+def _normalise(xp: Any, scores: Any) -> Any:
+    lse = np.empty(scores.shape[:-1], np.float32)
+    native.softmax(scores, scores, lse)
+    return lse
+
+
+def _renormalise(xp: Any, scores: Any, lse: Any) -> None:
+    native.softmax(scores, scores)
+
+
+def _to_scores(xp: Any, p: Any, dp: Any, delta: Any) -> None:
+    native.softmax_backward(dp, p, dp)
+
+
+def _attention(q: Any, k: Any, v: Any, mask: Any, key: Any, **options: Any) -> Any:
+    if not _plain(q, k, v):
+        return NotImplemented
+    return attention.attend(np, q, k, v, mask, key, **options, normalise=_normalise)
+
+
+def _attention_backward(grad: Any, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> Any:
+    if not _plain(grad, q, k, v):
+        return NotImplemented
+    options |= {"renormalise": _renormalise, "to_scores": _to_scores}
+    return attention.attend_backward(np, grad, q, k, v, *rest, **options)
+
+
 def register() -> None:
     """Register every kernel here; done once, when the module is imported."""
     for op, kernel in (
@@ -519,6 +549,8 @@ def register() -> None:
         (normalization._rms_norm, _rms_norm),
         (normalization.rms_norm_backward, _rms_norm_backward),
         (groupnorm._group_norm, _group_norm),
+        (attention._attention, _attention),
+        (attention.attention_backward, _attention_backward),
         (softmax._softmax, _softmax),
         (softmax.softmax_backward, _softmax_backward),
         (softmax._log_softmax, _log_softmax),
