@@ -59,7 +59,7 @@ _NAMES = {
             "__array_api_version__ __array_namespace_info__ astype can_cast e finfo iinfo inf "
             "isdtype nan newaxis pi result_type"
         ),
-        "core.ops.activation": "erf",
+        "core.ops.gelu": "erf",
         "core.ops.cumulative": "cumulative_prod cumulative_sum diff",
         "core.ops.einsum": "einsum",
         "core.ops.elementwise": (
@@ -168,7 +168,6 @@ if TYPE_CHECKING:
     from .core.namespace import result_type as result_type
     from .core.op import op as op
     from .core.ops import fft as fft
-    from .core.ops.activation import erf as erf
     from .core.ops.cumulative import cumulative_prod as cumulative_prod
     from .core.ops.cumulative import cumulative_sum as cumulative_sum
     from .core.ops.cumulative import diff as diff
@@ -222,6 +221,7 @@ if TYPE_CHECKING:
     from .core.ops.elementwise import tanh as tanh
     from .core.ops.elementwise import trunc as trunc
     from .core.ops.elementwise import where as where
+    from .core.ops.gelu import erf as erf
     from .core.ops.indexing import put_along_axis as put_along_axis
     from .core.ops.indexing import take as take
     from .core.ops.indexing import take_along_axis as take_along_axis

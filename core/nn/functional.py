@@ -9,8 +9,6 @@ from ..ops import native_kernels as _native_kernels  # noqa: F401  (registers th
 from ..ops.activation import (
     celu,
     elu,
-    erf,
-    gelu,
     glu,
     hardsigmoid,
     hardswish,
@@ -29,7 +27,8 @@ from ..ops.activation import (
     softsign,
 )
 from ..ops.attention import scaled_dot_product_attention
-from ..ops.classification import cross_entropy, nll_loss, one_hot
+from ..ops.classes import nll_loss, one_hot
+from ..ops.classification import cross_entropy
 from ..ops.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from ..ops.ctc import ctc_loss
 from ..ops.distance import (
@@ -43,6 +42,7 @@ from ..ops.distance import (
 from ..ops.dropout import drop_path, dropout, dropout1d, dropout2d
 from ..ops.elementwise import tanh
 from ..ops.embedding import embedding
+from ..ops.gelu import erf, gelu
 from ..ops.groupnorm import group_norm, instance_norm
 from ..ops.linear import linear
 from ..ops.loss import (
@@ -55,7 +55,7 @@ from ..ops.loss import (
     sigmoid_focal_loss,
     smooth_l1_loss,
 )
-from ..ops.normalization import batch_norm, layer_norm, rms_norm
+from ..ops.normalization import batch_norm
 from ..ops.padding import fold, pad, unfold
 from ..ops.pooling import (
     adaptive_avg_pool1d,
@@ -68,6 +68,7 @@ from ..ops.pooling import (
     max_pool2d,
 )
 from ..ops.resampling import interpolate, pixel_shuffle, pixel_unshuffle
+from ..ops.rownorm import layer_norm, rms_norm
 from ..ops.sampling import affine_grid, grid_sample
 from ..ops.softmax import log_softmax, logsumexp, softmax, softmin
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, IndexRangeError, ShapeError
 from ..op import op
-from .classification import check_reduction, reduced
+from .classes import check_reduction, reduced
 from .elementwise import logaddexp, maximum, where
 from .shape import astype, concat
 from .softmax import logsumexp

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, ShapeError
 from ..spelling import spelled
 from .activation import relu
-from .classification import check_reduction, cross_entropy, reduced
+from .classes import check_reduction, reduced
+from .classification import cross_entropy
 from .elementwise import maximum, minimum, sqrt, square, where
 from .linalg import matmul
 from .norms import vector_norm

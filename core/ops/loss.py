@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, ShapeError
 from ..op import op
 from .activation import sigmoid, softplus
-from .classification import check_reduction, reduced
+from .classes import check_reduction, reduced
 from .elementwise import abs as absolute
 from .elementwise import exp, log, maximum, minimum, square, where
 

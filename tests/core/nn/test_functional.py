@@ -14,7 +14,7 @@ from bestiary.core import random
 from bestiary.core.autograd import grad
 from bestiary.core.errors import DtypeError, IndexRangeError, ShapeError
 from bestiary.core.nn import functional as F
-from bestiary.core.ops import attention, classification
+from bestiary.core.ops import attention_blocks, classification
 
 INF = math.inf
 
@@ -232,7 +232,7 @@ def test_dropout_inside_attention(monkeypatch):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=0.5, generator=generator)
 
     whole = run()
-    monkeypatch.setitem(attention._BLOCK, "cpu", 100)
+    monkeypatch.setitem(attention_blocks.BLOCK, "cpu", 100)
     blocks = run()  # the mask is a function of the place, not of the block
     np.testing.assert_allclose(blocks.detach().numpy(), whole.detach().numpy(), rtol=1e-5)
     plain = F.scaled_dot_product_attention(q, k, v)

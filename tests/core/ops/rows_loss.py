@@ -10,7 +10,7 @@ from rows import Array, Row, Sample, sample, uniform
 import bestiary as bt
 import bestiary.core.nn.functional as F
 from bestiary.core.errors import DtypeError, IndexRangeError, ShapeError
-from bestiary.core.ops import classification, ctc, loss
+from bestiary.core.ops import classes, ctc, loss
 
 
 def _log_softmax(x: Array) -> Array:
@@ -181,7 +181,7 @@ ROWS = [
         reference=_cross_entropy,
     ),
     Row(
-        classification.pick_class,
+        classes.pick_class,
         lambda rng: [
             sample(uniform(rng, (4, 3)), np.array([0, 2, -100, 1]), ignore_index=-100),
             sample(uniform(rng, (2, 3, 2)), np.array([[0, 2], [1, 1]]), ignore_index=-100),

@@ -1,0 +1,233 @@
+"""The C kernels of convolution, and when each of the ways to convolve pays. See native_kernels."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+
+from .. import native
+from ..state import state, watch
+from .conv import Padding, Pair, output_length
+
+_BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
+_MOST_PATCHES = 1 << 24  # elements of the patches of one sample that may be made at once
+_F32 = np.dtype(np.float32)
+
+
+def plain(*arrays: Any) -> bool:
+    """Whether all are float32 and not empty."""
+    return all(
+        a is None or (isinstance(a, np.ndarray) and a.dtype is _F32 and a.size) for a in arrays
+    )
+
+
+def nhwc(x: Any) -> Any:
+    """(B, C, H, W) as C-contiguous (B, H, W, C): a view where the memory is channels-last."""
+    view = x.transpose(0, 2, 3, 1)
+    return view if view.flags.c_contiguous else np.ascontiguousarray(view)
+
+
+def nchw(x: Any) -> Any:
+    return x.transpose(0, 3, 1, 2)
+
+
+def flat(v: Any) -> Any:
+    """A weight or a bias as contiguous numbers."""
+    return None if v is None else np.ascontiguousarray(v).reshape(-1)
+
+
+# Packed weights of inference: weight array -> (writes seen, packed). Any operation that writes
+# memory on purpose makes them stale.
+_packed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_packings: dict[int, tuple[int, native.PackedWeight]] = {}
+
+
+def _packed_now(weight: Any, groups: int) -> native.PackedWeight:
+    if not (weight.flags.c_contiguous or weight.transpose(0, 2, 3, 1).flags.c_contiguous):
+        weight = np.ascontiguousarray(weight)
+    return native.pack_weight(weight, groups)
+
+
+def _pack(weight: Any, groups: int) -> native.PackedWeight:
+    if state.grad_enabled:
+        return _packed_now(weight, groups)
+    key = id(weight)
+    if _packed.get(key) is weight:
+        writes, packing = _packings[key]
+        if writes == watch.writes and packing.groups == groups:
+            return packing
+    packing = _packed_now(weight, groups)
+    if key not in _packed:
+        weakref.finalize(weight, _packings.pop, key, None)
+    _packed[key] = weight
+    _packings[key] = (watch.writes, packing)
+    return packing
+
+
+def _taps(weight: Any) -> Any:
+    """Depthwise weights (C, 1, KH, KW) as C-contiguous (KH, KW, C)."""
+    return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+
+
+def _is_depthwise(weight: Any, groups: int) -> bool:
+    return groups > 1 and weight.shape[:2] == (groups, 1)
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Any:
+    if not plain(x, weight, bias):
+        return NotImplemented
+    options: Any = {"stride": stride, "padding": padding, "dilation": dilation}
+    if _is_depthwise(weight, groups):
+        if max(weight.shape[2:]) > _MOST_TAPS:
+            return NotImplemented
+        return nchw(native.depthwise_conv2d(nhwc(x), _taps(weight), flat(bias), **options))
+    if weight.shape[2:] == (1, 1) and groups == 1 and state.grad_enabled:
+        return NotImplemented  # a plain product, and packing would not pay for one call
+    if state.grad_enabled and groups == 1:
+        size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
+            return _by_columns(x, weight, bias, size, options)
+    return nchw(native.conv2d(nhwc(x), _pack(weight, groups), flat(bias), **options))
+
+
+def _by_columns(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any:
+    """Patches, and one plain product with them."""
+    o = weight.shape[0]
+    columns = native.im2col(nhwc(x), (weight.shape[2], weight.shape[3]), **options)[0]
+    rows = columns @ nhwc(weight).reshape(o, -1).T
+    if bias is not None:
+        rows += bias
+    return nchw(rows.reshape(x.shape[0], *size, o))
+
+
+_MOST_TAPS = 64  # of a depthwise kernel, along an axis
+# Output pixels below which one use does not pay for packing weights, and for turning them too.
+_FEW_PIXELS = 1024
+_FEW_TURNED = 2048
+
+
+def _output_size(
+    image: Any, kernel: Any, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[int, int]:
+    return (
+        output_length(image[0], kernel[0], stride[0], padding[0] + padding[1], dilation[0]),
+        output_length(image[1], kernel[1], stride[1], padding[2] + padding[3], dilation[1]),
+    )
+
+
+def conv2d_input_grad(
+    y: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Any:
+    if not plain(y, weight, bias) or 0 in shape:
+        return NotImplemented
+    b, c, h, w = shape
+    o, _, kh, kw = weight.shape
+    if _output_size((h, w), (kh, kw), stride, padding, dilation) != tuple(y.shape[2:]):
+        return NotImplemented  # output padding beyond the stride
+    place: Any = {"padding": padding, "dilation": dilation}
+    if _is_depthwise(weight, groups) and bias is None and max(kh, kw) <= _MOST_TAPS:
+        out = native.depthwise_conv2d_input_grad(
+            nhwc(y), _taps(weight), (b, h, w, c), stride=stride, **place
+        )
+        return nchw(out)
+    if groups != 1 or (kh, kw) == (1, 1):
+        return NotImplemented
+    reach = (dilation[0] * (kh - 1), dilation[1] * (kw - 1))
+    mirrored = (
+        reach[0] - padding[0],
+        reach[0] - padding[1],
+        reach[1] - padding[2],
+        reach[1] - padding[3],
+    )
+    if stride == (1, 1) and min(mirrored) >= 0 and b * h * w >= _FEW_TURNED:
+        # The transpose of a convolution is one with the filters turned by half a circle.
+        turned = np.ascontiguousarray(weight.transpose(1, 2, 3, 0)[:, ::-1, ::-1])
+        packed = native.pack_weight(nchw(turned))
+        return nchw(native.conv2d(nhwc(y), packed, flat(bias), padding=mirrored, dilation=dilation))
+    matrix = nhwc(weight).reshape(o, -1)
+    source = nhwc(y)
+    _, oh, ow, _ = source.shape
+    if oh * ow * matrix.shape[1] > _MOST_PATCHES:
+        return NotImplemented  # the generic body takes a sample apart
+    out = np.empty((b, h, w, c), np.float32)
+    step = max(1, _BLOCK // (oh * ow * matrix.shape[1]))
+    for i in range(0, b, step):
+        rows = source[i : i + step].reshape(-1, o)
+        part = out[i : i + step]
+        native.col2im((rows @ matrix)[None], part.shape, (kh, kw), stride=stride, out=part, **place)
+    if bias is not None:
+        out += bias
+    return nchw(out)
+
+
+def conv2d_weight_grad(
+    x: Any,
+    y: Any,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Any:
+    if not plain(x, y):
+        return NotImplemented
+    b, c, _, _ = x.shape
+    o = y.shape[1]
+    kernel = (kernel[0], kernel[1])
+    if _output_size(x.shape[2:], kernel, stride, padding, dilation) != tuple(y.shape[2:]):
+        return NotImplemented
+    if groups > 1 and c == o == groups:
+        if max(kernel) > _MOST_TAPS:
+            return NotImplemented
+        taps = native.depthwise_conv2d_weight_grad(
+            nhwc(y), nhwc(x), kernel, stride=stride, padding=padding, dilation=dilation
+        )
+        return taps.transpose(2, 0, 1)[:, None]
+    if groups != 1 or kernel == (1, 1):
+        return NotImplemented
+    source, grads = nhwc(x), nhwc(y)
+    _, oh, ow, _ = grads.shape
+    width = kernel[0] * kernel[1] * c
+    out = np.zeros((o, width), np.float32)
+    # Blocks of whole samples, or of some output rows of one.
+    step = max(1, _BLOCK // (oh * ow * width))
+    lines = min(oh, max(1, _BLOCK // (ow * width)))
+    buffer = np.empty((1, min(step, b) * lines * ow, width), np.float32)
+    for i in range(0, b, step):
+        for first in range(0, oh, lines):
+            last = min(first + lines, oh)
+            part, edges = source[i : i + step], padding
+            if lines < oh:
+                # The rows that these outputs see, and how far they reach over the image.
+                start = first * stride[0] - padding[0]
+                stop = (last - 1) * stride[0] - padding[0] + dilation[0] * (kernel[0] - 1) + 1
+                low, high = max(start, 0), min(stop, source.shape[1])
+                if high <= low:
+                    continue
+                part, edges = part[:, low:high], (low - start, stop - high, *padding[2:])
+            patches = buffer[:, : len(part) * (last - first) * ow]
+            native.im2col(
+                part, kernel, stride=stride, padding=edges, dilation=dilation, out=patches
+            )
+            out += grads[i : i + step, first:last].reshape(-1, o).T @ patches[0]
+    return nchw(out.reshape(o, *kernel, c))
