@@ -177,6 +177,7 @@ class Op(Generic[P, R]):
         promote: bool | tuple[int, ...] = False,
         to_float: bool = False,
         raw: bool = False,
+        wide: bool = False,
         view: bool = False,
         same_float: bool = False,
         writes: tuple[str, ...] = (),
@@ -195,6 +196,7 @@ class Op(Generic[P, R]):
         self.promote = promote
         self.to_float = to_float
         self.raw = raw or view
+        self.wide = wide
         self.view = view
         self.same_float = same_float
         self.composite = composite
@@ -447,7 +449,7 @@ class Op(Generic[P, R]):
             self._check_same_float(arrays)
         kept = list(arrays)
         rounded = None
-        if backend.type == "cpu" and not self.raw:
+        if (backend.type == "cpu" or self.wide) and not self.raw:
             rounded = _widen(arrays, skip=self.writes)
         if self.writes:
             self._before_writing(operands)
@@ -705,6 +707,8 @@ def op(body: Any = None, /, **declarations: Any) -> Any:
             positions where not all of them are.
         to_float: integer operands become the default float first.
         raw: the body is given half types as they are (it moves data or handles dtypes itself).
+        wide: half types are widened to float32 on every device, not on the CPU alone: for
+            sums and exponentials, which lose their accuracy or overflow in halves.
         view: the result may share memory with the first operand; implies raw.
         same_float: mixed floating dtypes are refused.
         writes: names of operands that the body updates in place.

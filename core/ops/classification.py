@@ -84,7 +84,7 @@ def _cross_entropy_of(
     return total / denominator(of_target.sum()), None
 
 
-@op(name="cross_entropy", outputs=2, same_float=True, composite=_cross_entropy_of)
+@op(name="cross_entropy", outputs=2, same_float=True, composite=_cross_entropy_of, wide=True)
 def _cross_entropy(
     xp: Any,
     x: Tensor,
@@ -139,7 +139,7 @@ def _(g, x, target, weight, out, reduction, ignore_index, smoothing):
     return dx, None, None
 
 
-@op
+@op(wide=True)
 def cross_entropy_backward(
     xp: Any,
     grad: Tensor,

@@ -116,7 +116,7 @@ def ctc_rows(xp: Any, states: Tensor) -> Tensor:
     return xp.arange(states.shape[0])[:, None]
 
 
-@op(name="ctc", composite=_ctc_of)
+@op(name="ctc", composite=_ctc_of, wide=True)
 def _ctc(
     xp: Any,
     logs: Tensor,
@@ -137,7 +137,7 @@ def _(g, logs, targets, input_lengths, target_lengths, blank):
     return dlogs, None, None, None
 
 
-@op
+@op(wide=True)
 def ctc_backward(
     xp: Any,
     grad: Tensor,

@@ -58,7 +58,7 @@ def _spatial_mean(xp: Any, x: Any) -> Any:
     return total / rows.shape[1]
 
 
-@op(name="group_norm", outputs=3, same_float=True, composite=_group_norm_of)
+@op(name="group_norm", outputs=3, same_float=True, composite=_group_norm_of, wide=True)
 def _group_norm(
     xp: Any,
     x: Tensor,
@@ -83,7 +83,7 @@ def _(g, x, weight, bias, out, groups, needs):
     return group_norm_backward(g[0], x, out[1], out[2], weight, groups=groups)
 
 
-@op(outputs=3)
+@op(outputs=3, wide=True)
 def group_norm_backward(
     xp: Any,
     grad: Tensor,

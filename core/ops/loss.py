@@ -88,7 +88,7 @@ _LOWEST = -100.0  # where logarithms of 0 are cut off, as in PyTorch
 _TINY = 1e-44  # its logarithm is below that
 
 
-@op(same_float=True)
+@op(same_float=True, wide=True)
 def bce(xp: Any, p: Tensor, target: Tensor) -> Tensor:
     """-(target log p + (1 - target) log(1 - p)), logarithms of 0 being -100."""
     yes = xp.maximum(xp.log(xp.maximum(p, _TINY)), _LOWEST)
@@ -121,7 +121,7 @@ def _floating(target: Tensor, x: Tensor) -> Tensor:
     return target.astype(x.dtype) if target.dtype.kind in "biu" else target
 
 
-@op(same_float=True)
+@op(same_float=True, wide=True)
 def bce_with_logits(xp: Any, x: Tensor, target: Tensor, pos_weight: Tensor | None) -> Tensor:
     """pos_weight target softplus(-x) + (1 - target) softplus(x): accurate in both tails."""
     rest = xp.log1p(xp.exp(-xp.abs(x)))

@@ -52,7 +52,7 @@ def per_channel(v: Any, ndim: int) -> Any:
 # -- sums over channels ------------------------------------------------------------------------
 
 
-@op
+@op(wide=True)
 def channel_sum(xp: Any, x: Tensor, *, axis: int = 1) -> Tensor:
     """The sum over all axes but one, with accurate partial sums in either memory layout."""
     kept = axis % x.ndim
@@ -76,7 +76,7 @@ def sum_rows(x: Any) -> Any:
 # -- batch norm --------------------------------------------------------------------------------
 
 
-@op(outputs=2, differentiable=False)
+@op(outputs=2, differentiable=False, wide=True)
 def batch_norm_stats(xp: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, in float64."""
     count = x.size // x.shape[1]
@@ -130,7 +130,7 @@ def _normalized(xp: Any, x: Any, centre: Any, scale: Any, bias: Any) -> Any:
     return out
 
 
-@op(name="batch_norm", composite=_batch_norm_of)
+@op(name="batch_norm", composite=_batch_norm_of, wide=True)
 def batch_norm_train(
     xp: Any,
     x: Tensor,
@@ -153,7 +153,7 @@ def _(g, x, mean_, var, weight, bias, eps, needs):
     return dx, None, None, dweight, dbias
 
 
-@op(outputs=3)
+@op(outputs=3, wide=True)
 def batch_norm_backward(
     xp: Any,
     grad: Tensor,
@@ -181,7 +181,7 @@ def batch_norm_backward(
     return centred, dweight, dbias
 
 
-@op(name="batch_norm_inference", same_float=True)
+@op(name="batch_norm_inference", same_float=True, wide=True)
 def batch_norm_inference(
     xp: Any,
     x: Tensor,

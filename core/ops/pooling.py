@@ -161,7 +161,7 @@ def _divisor(
     return 1 / counts
 
 
-@op(name="avg_pool2d", to_float=True)
+@op(name="avg_pool2d", to_float=True, wide=True)
 def _avg_pool2d(
     xp: Any, x: Tensor, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool
 ) -> Tensor:
@@ -184,7 +184,7 @@ def _(g, shapes, kernel, stride, padding, include_pad):
     )
 
 
-@op
+@op(wide=True)
 def avg_unpool(
     xp: Any,
     values: Tensor,
@@ -216,7 +216,7 @@ def _(g, shapes, kernel, stride, padding, include_pad):
     )
 
 
-@op(to_float=True)
+@op(to_float=True, wide=True)
 def global_avg_pool(xp: Any, x: Tensor) -> Tensor:
     """The mean over space of each channel: (B, C, ...) gives (B, C)."""
     b, c = x.shape[:2]
@@ -234,7 +234,7 @@ def _(g, shapes):
     return global_avg_unpool(g, size=tuple(shapes[0][2:]))
 
 
-@op
+@op(wide=True)
 def global_avg_unpool(xp: Any, values: Tensor, *, size: tuple[int, ...]) -> Tensor:
     """Values (B, C) divided by the number of pixels and given to each of them."""
     b, c = values.shape

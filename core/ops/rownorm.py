@@ -30,7 +30,7 @@ def _layer_norm_of(
     return out if bias is None else out + bias, None, None
 
 
-@op(name="layer_norm", outputs=3, same_float=True, composite=_layer_norm_of)
+@op(name="layer_norm", outputs=3, same_float=True, composite=_layer_norm_of, wide=True)
 def _layer_norm(
     xp: Any,
     x: Tensor,
@@ -60,7 +60,7 @@ def _(g, x, weight, bias, out, axes, needs):
     )
 
 
-@op(outputs=3)
+@op(outputs=3, wide=True)
 def layer_norm_backward(
     xp: Any,
     grad: Tensor,
@@ -131,7 +131,7 @@ def _rms_norm_of(x: Tensor, weight: Tensor | None, *, axes: int, eps: float) -> 
     return out if weight is None else out * weight, None
 
 
-@op(name="rms_norm", outputs=2, same_float=True, composite=_rms_norm_of)
+@op(name="rms_norm", outputs=2, same_float=True, composite=_rms_norm_of, wide=True)
 def _rms_norm(
     xp: Any, x: Tensor, weight: Tensor | None = None, *, axes: int, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ def _(g, x, weight, out, axes, needs):
     return rms_norm_backward(g[0], x, out[1], weight, axes=axes, needed=needs)
 
 
-@op(outputs=2)
+@op(outputs=2, wide=True)
 def rms_norm_backward(
     xp: Any,
     grad: Tensor,

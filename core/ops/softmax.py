@@ -47,7 +47,7 @@ def _softmax_into(xp: Any, x: Any, out: Any, axis: int) -> None:
     out /= xp.where(total == 0, xp.ones_like(total), total)
 
 
-@op(name="softmax", to_float=True)
+@op(name="softmax", to_float=True, wide=True)
 def _softmax(xp: Any, x: Tensor, *, axis: int) -> Tensor:
     out = xp.empty_like(x)
     if x.size == 0:
@@ -67,7 +67,7 @@ def _(g, out, axis):
     return softmax_backward(g, out, axis=axis)
 
 
-@op
+@op(wide=True)
 def softmax_backward(xp: Any, grad: Tensor, y: Tensor, *, axis: int) -> Tensor:
     """y (grad - sum(grad y)): the gradient of softmax, given its result."""
     out = grad * y
@@ -103,7 +103,7 @@ def softmin(x: Tensor, axis: int = -1) -> Tensor:
     return _softmax(-x, axis=axis)
 
 
-@op(name="log_softmax", to_float=True)
+@op(name="log_softmax", to_float=True, wide=True)
 def _log_softmax(xp: Any, x: Tensor, *, axis: int) -> Tensor:
     if x.size == 0:
         return xp.empty_like(x)
@@ -118,7 +118,7 @@ def _(g, out, axis):
     return log_softmax_backward(g, out, axis=axis)
 
 
-@op
+@op(wide=True)
 def log_softmax_backward(xp: Any, grad: Tensor, y: Tensor, *, axis: int) -> Tensor:
     """grad - exp(y) sum(grad): the gradient of log-softmax, given its result."""
     out = xp.exp(y)
@@ -140,7 +140,7 @@ def log_softmax(x: Tensor, axis: int = -1, *, dtype: Any = None) -> Tensor:
     return _log_softmax(x if dtype is None else x.astype(dtype), axis=axis)
 
 
-@op(name="logsumexp", to_float=True)
+@op(name="logsumexp", to_float=True, wide=True)
 def _logsumexp(xp: Any, x: Tensor, *, axis: Any, keepdims: bool) -> Tensor:
     if x.size == 0:
         return xp.full_like(x.sum(axis, keepdims=keepdims), -math.inf)
