@@ -23,6 +23,8 @@ Shape4 = tuple[int, int, int, int]
 
 _MAX_TAPS = 64  # native.h
 _PIXELS = 96  # kernels.c: output pixels gathered at once
+_SLICE = 256  # kernels.c: numbers gathered of each
+_ITEMS = 16  # parts of a gradient that threads share
 _PARTIALS = 64
 
 
@@ -203,25 +205,35 @@ class PackedWeight:
     groups: int
 
 
-def pack_weight(weight: Float32, groups: int = 1) -> PackedWeight:
+def pack_weight(weight: Float32, groups: int = 1, *, turned: bool = False) -> PackedWeight:
     """Pack the weights of a convolution for `conv2d`.
 
-    Shape: (O, C / groups, KH, KW), in C order or with channels-last memory, no copy is made.
+    Args:
+        weight: in C order or with channels-last memory, no copy is made.
+        groups: of the convolution.
+        turned: pack the filters of the transposed convolution: inputs and outputs exchanged, and
+            turned by half a circle. Only for one group.
+
+    Shape: (O, C / groups, KH, KW).
     """
     channels_last = weight.transpose(0, 2, 3, 1) if weight.ndim == 4 else weight
     stored = channels_last if channels_last.flags.c_contiguous else weight
     check("pack_weight", "weight", stored, (None, None, None, None))
     o, cg, kh, kw = weight.shape
-    if groups < 1 or o % groups or min(weight.shape) == 0:
+    if groups < 1 or o % groups or min(weight.shape) == 0 or (turned and groups > 1):
         raise ShapeError(
             f"native.pack_weight: a weight of {weight.shape} does not divide into {groups} groups",
             got=weight.shape,
         )
     taps, width = kh * kw, panel_width()
+    of_o, of_c, of_tap = (taps * cg, 1, cg) if stored is channels_last else (taps * cg, taps, 1)
+    first = 0
+    if turned:
+        o, cg, of_o, of_c = cg, o, of_c, of_o
+        first, of_tap = (taps - 1) * of_tap, -of_tap
     panels = -(-(o // groups) // width)
     out = np.empty((groups, panels, taps * cg, width), np.float32)
-    strides = (taps * cg, 1, cg) if stored is channels_last else (taps * cg, taps, 1)
-    ints = (o // groups, cg, taps, *strides, panels)
+    ints = (o // groups, cg, taps, of_o, of_c, of_tap, panels, first)
     run("conv_pack", (stored, out), ints, (), groups * panels, grain_for(taps * cg * width))
     return PackedWeight(out, o, cg, (kh, kw), groups)
 
@@ -263,6 +275,42 @@ def conv2d(
         arrays = (x, weight.array, bias, add, out)
         run("conv", arrays, (*ints, blocks, ranges), clamp, groups * blocks * ranges, 1)
     return out
+
+
+def conv2d_weight_grad(
+    g: Float32,
+    x: Float32,
+    kernel: Pair,
+    *,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Float32:
+    """Gradient of the weight of `conv2d`, summed in an order that only the shapes decide.
+
+    Shape: g (N, OH, OW, O), x (N, H, W, C) -> (O, KH, KW, C / groups).
+    """
+    where = "conv2d_weight_grad"
+    check(where, "x", x, (None, None, None, None))
+    check(where, "g", g, (None, None, None, None))
+    o = g.shape[3]
+    if groups < 1 or o % groups:
+        raise ShapeError(f"native.{where}: {o} channels do not divide into {groups} groups", got=o)
+    ints = _geometry(where, x.shape, o, kernel, stride, padding, dilation, groups)
+    n, _, _, c, oh, ow = ints[:6]
+    check(where, "g", g, (n, oh, ow, o))
+    length = kernel[0] * kernel[1] * (c // groups)
+    panels = -(-length // panel_width())
+    slices = -(-panels // (_SLICE // panel_width()))
+    # With few slices, pixels are split as well, and the parts added up.
+    ranges = max(1, min(-(-_ITEMS // (slices * groups)), n * oh * ow // _PIXELS))
+    out = np.zeros((ranges, o, length), np.float32)
+    if out.size and g.size:
+        items = ranges * groups * slices
+        run("conv_weight_grad", (g, x, out), (*ints, ranges, slices), (), items, 1)
+    total: Float32 = out[0] if ranges == 1 else out.sum(0)
+    return total.reshape(o, *kernel, c // groups)
 
 
 def _geometry(

@@ -184,35 +184,6 @@ KERNEL(float32_to_float16) { /* to nearest even */
     }
 }
 
-/* floats: step size, 1 - beta1, beta1, 1 - beta2, beta2, eps, decay of the weights, of the
-   gradient (weight * this), 1 / sqrt(bias correction 2) */
-KERNEL(adam) {
-    float *p = a->p[0], *m = a->p[2], *v = a->p[3];
-    const float *g = a->p[1], *f = a->f;
-    SIMD for (int64_t i = begin; i < end; i++) {
-        float gi = g[i] + f[7] * p[i];
-        m[i] = f[2] * m[i] + f[1] * gi;
-        v[i] = f[4] * v[i] + f[3] * gi * gi;
-        p[i] = p[i] * f[6] - f[0] * m[i] / (sqrtf(v[i]) * f[8] + f[5]);
-    }
-}
-
-/* floats: learning rate, momentum, 1 - dampening, decay, weight of the gradient and of the
-   momentum in the step (1 and momentum with Nesterov, else 0 and 1) */
-KERNEL(sgd) {
-    float *p = a->p[0], *m = a->p[2];
-    const float *g = a->p[1], *f = a->f;
-    if (!m) {
-        SIMD for (int64_t i = begin; i < end; i++) p[i] -= f[0] * (g[i] + f[3] * p[i]);
-        return;
-    }
-    SIMD for (int64_t i = begin; i < end; i++) {
-        float gi = g[i] + f[3] * p[i];
-        m[i] = f[1] * m[i] + f[2] * gi;
-        p[i] -= f[0] * (f[4] * gi + f[5] * m[i]);
-    }
-}
-
 /* Philox 4x32-10 (Salmon et al. 2011), as core/random.py defines it. ints: low and high word of
    the seed, first block. Items are blocks of four words. */
 KERNEL(philox) {

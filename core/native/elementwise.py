@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DtypeError, ShapeError
-from .runtime import GRAIN, Float32, check, run
+from .runtime import GRAIN, Float32, run
 
 _FLOAT32 = np.dtype(np.float32)
 _UINT16 = np.dtype(np.uint16)
@@ -98,77 +98,6 @@ def narrow(x: Float32, dtype: np.dtype[Any]) -> NDArray[Any]:
     out = np.empty(flat.size, np.uint16)
     run(kernel, (flat, out), (), (), flat.size, GRAIN)
     return _unflat(out.view(dtype), x.shape, axes)
-
-
-def adam_step(
-    param: Float32,
-    grad: Float32,
-    exp_avg: Float32,
-    exp_avg_sq: Float32,
-    *,
-    step: int,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-) -> None:
-    """One step of Adam, or AdamW where `decoupled`; `step` counts from 1.
-
-    Writes `param`, `exp_avg` and `exp_avg_sq` in place, in one pass over memory.
-
-    Shape: all the same, C-contiguous. Source: Kingma and Ba 2015; Loshchilov and Hutter 2019.
-    """
-    check("adam_step", "param", param)
-    for name, array in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-        check("adam_step", name, array, param.shape)
-    floats = (
-        lr / (1.0 - beta1**step),
-        1.0 - beta1,
-        beta1,
-        1.0 - beta2,
-        beta2,
-        eps,
-        1.0 - lr * weight_decay if decoupled else 1.0,
-        0.0 if decoupled else weight_decay,
-        (1.0 - beta2**step) ** -0.5,
-    )
-    run("adam", (param, grad, exp_avg, exp_avg_sq), (), floats, param.size, GRAIN)
-
-
-def sgd_step(
-    param: Float32,
-    grad: Float32,
-    momentum_buffer: Float32 | None = None,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-    first: bool = False,
-) -> None:
-    """One step of SGD as torch defines it, in one pass.
-
-    Writes `param` and `momentum_buffer` (zeros before the first step; None: no momentum).
-    `first` says that this is the first step: the buffer becomes the gradient, undampened.
-
-    Shape: all the same, C-contiguous.
-    """
-    check("sgd_step", "param", param)
-    check("sgd_step", "grad", grad, param.shape)
-    if momentum_buffer is not None:
-        check("sgd_step", "momentum_buffer", momentum_buffer, param.shape)
-    floats = (
-        lr,
-        0.0 if first else momentum,
-        1.0 if first else 1.0 - dampening,
-        weight_decay,
-        1.0 if nesterov else 0.0,
-        momentum if nesterov else 1.0,
-    )
-    run("sgd", (param, grad, momentum_buffer), (), floats, param.size, GRAIN)
 
 
 def philox(seed: int, first: int, count: int) -> NDArray[np.uint32]:

@@ -2,6 +2,7 @@
  * is gathered (im2col of a slice of k = (kh, kw, c) that stays in cache), weights come packed in
  * panels of 2 vectors of output channels, a register tile of up to TILE_ROWS pixels by one panel
  * sums over the slice, and bias, addend and clamp are applied while the sums are in registers.
+ * The gradient of the weights gathers the same slices and sums over pixels instead.
  */
 
 enum {
@@ -11,12 +12,12 @@ enum {
 
 /* weight (any strides) -> panels (groups, panels, k, PANEL), zeros past the last channel.
  * ints: output channels of a group, input channels of a group, kh * kw, strides of output
- * channel, input channel and tap, panels of a group. Items: panels. */
+ * channel, input channel and tap, panels of a group, place of the first tap. Items: panels. */
 KERNEL(conv_pack) {
     const int64_t *n = a->n, cg = n[1], taps = n[2];
     for (int64_t item = begin; item < end; item++) {
         int64_t first = item % n[6] * FN(PANEL);
-        const float *w = (const float *)a->p[0] + (item / n[6] * n[0] + first) * n[3];
+        const float *w = (const float *)a->p[0] + n[7] + (item / n[6] * n[0] + first) * n[3];
         float *out = (float *)a->p[1] + item * taps * cg * FN(PANEL);
         for (int64_t c0 = 0; c0 < cg; c0 += 16) /* few channels at a time stay in cache */
             for (int64_t o = 0; o < FN(PANEL); o++)
@@ -27,26 +28,33 @@ KERNEL(conv_pack) {
     }
 }
 
-/* Sums of `rows` pixels by one panel over a slice, to `sums` (rows, PANEL). */
-INLINE void FN(tile)(int rows, const float *x, const float *w, int64_t length, float *sums) {
+/* sums (rows, PANEL) of products: over k steps, number m of `rows` (`xm` apart) times a panel of
+ * w; a step is `xk` in x and `wk` in w. */
+INLINE void FN(tile)(int rows, const float *x, int64_t xm, int64_t xk, const float *w, int64_t wk,
+                     int64_t length, float *sums) {
     VEC sum[FN(TILE_ROWS)][2] = {0};
-    for (int64_t k = 0; k < length; k++, x++, w += FN(PANEL)) {
+    for (int64_t k = 0; k < length; k++, x += xk, w += wk) {
         VEC w0 = *(const VEC *)w, w1 = *(const VEC *)(w + LANES);
         UNROLL for (int m = 0; m < rows; m++) {
-            VEC xm = x[m * LINE] - (VEC){0};
-            sum[m][0] += xm * w0;
-            sum[m][1] += xm * w1;
+            VEC xm_k = x[m * xm] - (VEC){0};
+            sum[m][0] += xm_k * w0;
+            sum[m][1] += xm_k * w1;
         }
     }
     UNROLL for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) *(VEC *)(sums + (2 * m + v) * LANES) = sum[m][v];
 }
 
-/* One function for each number of rows, out of line so that nothing else takes registers. */
+/* Two functions for each number of rows, out of line so that nothing else takes registers:
+ * gathered pixels by packed weights, and channels of a gradient by gathered pixels. */
 #define TILE_OF(n) \
     TARGET static __attribute__((noinline)) void FN(tile_##n)( \
-        const float *x, const float *w, int64_t length, float *sums) { \
-        FN(tile)(n, x, w, length, sums); \
+        const float *x, int64_t xk, const float *w, int64_t length, float *sums) { \
+        FN(tile)(n, x, LINE, 1, w, FN(PANEL), length, sums); \
+    } \
+    TARGET static __attribute__((noinline)) void FN(grad_tile_##n)( \
+        const float *x, int64_t xk, const float *w, int64_t length, float *sums) { \
+        FN(tile)(n, x, 1, xk, w, LINE, length, sums); \
     }
 TILE_OF(1) TILE_OF(2) TILE_OF(3) TILE_OF(4) TILE_OF(5) TILE_OF(6)
 #if REGISTERS == 32
@@ -54,12 +62,19 @@ TILE_OF(7) TILE_OF(8) TILE_OF(9) TILE_OF(10) TILE_OF(11) TILE_OF(12)
 #endif
 #undef TILE_OF
 
-static void (*const FN(TILES)[])(const float *, const float *, int64_t, float *) = {
-    0, FN(tile_1), FN(tile_2), FN(tile_3), FN(tile_4), FN(tile_5), FN(tile_6),
+typedef void (*FN(Tile))(const float *, int64_t, const float *, int64_t, float *);
 #if REGISTERS == 32
-    FN(tile_7), FN(tile_8), FN(tile_9), FN(tile_10), FN(tile_11), FN(tile_12),
+#define TILES_OF(f) {0, f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12)}
+#else
+#define TILES_OF(f) {0, f(1), f(2), f(3), f(4), f(5), f(6)}
 #endif
-};
+#define TILE_NAME(n) FN(tile_##n)
+#define GRAD_TILE_NAME(n) FN(grad_tile_##n)
+static const FN(Tile) FN(TILES)[] = TILES_OF(TILE_NAME);
+static const FN(Tile) FN(GRAD_TILES)[] = TILES_OF(GRAD_TILE_NAME);
+#undef TILE_NAME
+#undef GRAD_TILE_NAME
+#undef TILES_OF
 
 typedef struct {
     const float *bias, *add; /* each may be NULL */
@@ -126,13 +141,54 @@ KERNEL(conv) {
                 e.bias = a->p[2] ? (const float *)a->p[2] + group * og + o : 0;
                 for (int64_t t = 0; t < tiles; t++) {
                     int64_t i = count * t / tiles, rows = count * (t + 1) / tiles - i;
-                    FN(TILES)[rows](columns + i * LINE, w, k1 - k0, sums);
+                    FN(TILES)[rows](columns + i * LINE, 1, w, k1 - k0, sums);
                     for (int64_t m = 0; m < rows; m++) {
                         int64_t to = at + (i + m) * v->o;
                         e.add = a->p[3] ? (const float *)a->p[3] + to : 0;
                         float *y = (float *)a->p[4] + to;
                         if (e.width == FN(PANEL)) FN(edge)(&e, FN(PANEL), sums + m * FN(PANEL), y);
                         else FN(edge)(&e, e.width, sums + m * FN(PANEL), y);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* g (shape of the output), x -> partial sums of the gradient of the weight (ranges, o, k). ints:
+ * Conv, then ranges of pixels and slices of k. Items: (range, group, slice). */
+KERNEL(conv_weight_grad) {
+    const Conv *v = (const Conv *)a->n;
+    int64_t ranges = a->n[16], slices = a->n[17], og = v->o / v->groups, cg = v->c / v->groups;
+    int64_t length = v->kh * v->kw * cg, panels = (length + FN(PANEL) - 1) / FN(PANEL);
+    int64_t pixels = v->n * v->oh * v->ow, tiles = (og + FN(TILE_ROWS) - 1) / FN(TILE_ROWS);
+    float sums[FN(TILE_ROWS) * FN(PANEL)] __attribute__((aligned(64)));
+    for (int64_t item = begin; item < end; item++) {
+        int64_t slice = item % slices, group = item / slices % v->groups;
+        int64_t range = item / (slices * v->groups);
+        int64_t k0 = panels * slice / slices * FN(PANEL);
+        int64_t k1 = panels * (slice + 1) / slices * FN(PANEL), padded = k1 - k0;
+        int64_t p0 = pixels * range / ranges, last = pixels * (range + 1) / ranges;
+        float *out = (float *)a->p[2] + (range * v->o + group * og) * length;
+        k1 = k1 < length ? k1 : length;
+        for (int first = 1; p0 < last; p0 += PIXELS, first = 0) {
+            int64_t count = last - p0 < PIXELS ? last - p0 : PIXELS;
+            for (int64_t i = 0; i < count; i++) {
+                float *line = columns + i * LINE;
+                FN(gather)(v, (const float *)a->p[1] + group * cg, p0 + i, k0 / cg / v->kw,
+                           k0 / cg % v->kw, k0 % cg, k1 - k0, line);
+                for (int64_t k = k1 - k0; k < padded; k++) line[k] = 0.0f;
+            }
+            for (int64_t k = k0; k < k1; k += FN(PANEL)) {
+                int width = (int)(k1 - k < FN(PANEL) ? k1 - k : FN(PANEL));
+                for (int64_t t = 0; t < tiles; t++) {
+                    int64_t o = og * t / tiles, rows = og * (t + 1) / tiles - o;
+                    const float *g = (const float *)a->p[0] + p0 * v->o + group * og + o;
+                    FN(GRAD_TILES)[rows](g, v->o, columns + k - k0, count, sums);
+                    for (int64_t m = 0; m < rows; m++) {
+                        float *to = out + (o + m) * length + k, *sum = sums + m * FN(PANEL);
+                        if (first) for (int i = 0; i < width; i++) to[i] = sum[i];
+                        else SIMD for (int i = 0; i < width; i++) to[i] += sum[i];
                     }
                 }
             }

@@ -39,7 +39,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
     X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \
     X(float16_to_float32, "hF") X(float32_to_float16, "fH") \
-    X(adam, "FfFF") X(sgd, "Ff?F") X(philox, "U") \
+    X(philox, "U") \
     X(softmax, "fF?F") X(softmax_backward, "ffF") \
     X(log_softmax, "fF") X(log_softmax_backward, "ffF") \
     X(layer_norm, "fffFFF") X(layer_norm_backward, "fffffF") X(layer_norm_sums, "ffffD") \
@@ -47,7 +47,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(batch_norm_backward, "ffffffF") \
     X(im2col, "fF") X(col2im, "fF") \
     X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
-    X(conv_pack, "fF") X(conv, "ff?f?fF") \
+    X(conv_pack, "fF") X(conv, "ff?f?fF") X(conv_weight_grad, "ffF") \
     X(max_pool, "fF") X(max_pool_backward, "fffF")
 
 typedef struct {

@@ -44,10 +44,10 @@ _packed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _packings: dict[int, tuple[int, native.PackedWeight]] = {}
 
 
-def _packed_now(weight: Any, groups: int) -> native.PackedWeight:
+def _packed_now(weight: Any, groups: int = 1, *, turned: bool = False) -> native.PackedWeight:
     if not (weight.flags.c_contiguous or weight.transpose(0, 2, 3, 1).flags.c_contiguous):
         weight = np.ascontiguousarray(weight)
-    return native.pack_weight(weight, groups)
+    return native.pack_weight(weight, groups, turned=turned)
 
 
 def _pack(weight: Any, groups: int) -> native.PackedWeight:
@@ -92,8 +92,6 @@ def conv2d(
         if max(weight.shape[2:]) > _MOST_TAPS:
             return NotImplemented
         return nchw(native.depthwise_conv2d(nhwc(x), _taps(weight), flat(bias), **options))
-    if weight.shape[2:] == (1, 1) and groups == 1 and state.grad_enabled:
-        return NotImplemented  # a plain product, and packing would not pay for one call
     if state.grad_enabled and groups == 1:
         size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
@@ -112,9 +110,8 @@ def _by_columns(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any
 
 
 _MOST_TAPS = 64  # of a depthwise kernel, along an axis
-# Output pixels below which one use does not pay for packing weights, and for turning them too.
-_FEW_PIXELS = 1024
-_FEW_TURNED = 2048
+# Output pixels below which one use does not pay for packing weights.
+_FEW_PIXELS = 256
 
 
 def _output_size(
@@ -149,7 +146,7 @@ def conv2d_input_grad(
             nhwc(y), _taps(weight), (b, h, w, c), stride=stride, **place
         )
         return nchw(out)
-    if groups != 1 or (kh, kw) == (1, 1):
+    if groups != 1 or b * y.shape[2] * y.shape[3] < _FEW_PIXELS:
         return NotImplemented
     reach = (dilation[0] * (kh - 1), dilation[1] * (kw - 1))
     mirrored = (
@@ -158,22 +155,21 @@ def conv2d_input_grad(
         reach[1] - padding[2],
         reach[1] - padding[3],
     )
-    if stride == (1, 1) and min(mirrored) >= 0 and b * h * w >= _FEW_TURNED:
-        # The transpose of a convolution is one with the filters turned by half a circle.
-        turned = np.ascontiguousarray(weight.transpose(1, 2, 3, 0)[:, ::-1, ::-1])
-        packed = native.pack_weight(nchw(turned))
+    if stride == (1, 1) and min(mirrored) >= 0:
+        packed = _packed_now(weight, turned=True)
         return nchw(native.conv2d(nhwc(y), packed, flat(bias), padding=mirrored, dilation=dilation))
-    matrix = nhwc(weight).reshape(o, -1)
+    # Every output pixel's patch by a product, and the patches summed back into the image.
+    packed = native.pack_weight(nhwc(weight).reshape(o, -1, 1, 1), turned=True)
     source = nhwc(y)
-    _, oh, ow, _ = source.shape
-    if oh * ow * matrix.shape[1] > _MOST_PATCHES:
+    patch = y.shape[2] * y.shape[3] * kh * kw * c
+    if patch > _MOST_PATCHES:
         return NotImplemented  # the generic body takes a sample apart
     out = np.empty((b, h, w, c), np.float32)
-    step = max(1, _BLOCK // (oh * ow * matrix.shape[1]))
+    step = max(1, _BLOCK // patch)
     for i in range(0, b, step):
-        rows = source[i : i + step].reshape(-1, o)
         part = out[i : i + step]
-        native.col2im((rows @ matrix)[None], part.shape, (kh, kw), stride=stride, out=part, **place)
+        columns = native.conv2d(source[i : i + step], packed).reshape(1, -1, kh * kw * c)
+        native.col2im(columns, part.shape, (kh, kw), stride=stride, out=part, **place)
     if bias is not None:
         out += bias
     return nchw(out)
@@ -191,8 +187,7 @@ def conv2d_weight_grad(
 ) -> Any:
     if not plain(x, y):
         return NotImplemented
-    b, c, _, _ = x.shape
-    o = y.shape[1]
+    c, o = x.shape[1], y.shape[1]
     kernel = (kernel[0], kernel[1])
     if _output_size(x.shape[2:], kernel, stride, padding, dilation) != tuple(y.shape[2:]):
         return NotImplemented
@@ -203,31 +198,13 @@ def conv2d_weight_grad(
             nhwc(y), nhwc(x), kernel, stride=stride, padding=padding, dilation=dilation
         )
         return taps.transpose(2, 0, 1)[:, None]
-    if groups != 1 or kernel == (1, 1):
-        return NotImplemented
-    source, grads = nhwc(x), nhwc(y)
-    _, oh, ow, _ = grads.shape
-    width = kernel[0] * kernel[1] * c
-    out = np.zeros((o, width), np.float32)
-    # Blocks of whole samples, or of some output rows of one.
-    step = max(1, _BLOCK // (oh * ow * width))
-    lines = min(oh, max(1, _BLOCK // (ow * width)))
-    buffer = np.empty((1, min(step, b) * lines * ow, width), np.float32)
-    for i in range(0, b, step):
-        for first in range(0, oh, lines):
-            last = min(first + lines, oh)
-            part, edges = source[i : i + step], padding
-            if lines < oh:
-                # The rows that these outputs see, and how far they reach over the image.
-                start = first * stride[0] - padding[0]
-                stop = (last - 1) * stride[0] - padding[0] + dilation[0] * (kernel[0] - 1) + 1
-                low, high = max(start, 0), min(stop, source.shape[1])
-                if high <= low:
-                    continue
-                part, edges = part[:, low:high], (low - start, stop - high, *padding[2:])
-            patches = buffer[:, : len(part) * (last - first) * ow]
-            native.im2col(
-                part, kernel, stride=stride, padding=edges, dilation=dilation, out=patches
-            )
-            out += grads[i : i + step, first:last].reshape(-1, o).T @ patches[0]
-    return nchw(out.reshape(o, *kernel, c))
+    out = native.conv2d_weight_grad(
+        nhwc(y),
+        nhwc(x),
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    return nchw(out)

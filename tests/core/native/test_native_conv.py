@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from bestiary.core import native
+from bestiary.core.errors import ShapeError
 
 Geometry = dict[str, Any]
 
@@ -114,9 +115,40 @@ def test_conv2d(isa: str, case: Any, groups: int, out_channels: int) -> None:
     # Weights with channels-last memory pack to the same, without a copy.
     last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     assert_array_equal(native.pack_weight(last, groups).array, packed.array)
+    g = normal(*want.shape, seed=2)
+    dw = native.conv2d_weight_grad(g, x, kernel, groups=groups, **geometry)
+    parts = g.reshape(*g.shape[:3], groups, out_channels // groups).astype(np.float64)
+    want_dw = np.einsum("nhwijgc,nhwgo->goijc", cols, parts).reshape(dw.shape)
+    close(dw, want_dw, 1 + 2 * g[..., 0].size ** 0.5)
     bias, add = normal(out_channels), normal(*want.shape, seed=3)
     got = native.conv2d(x, packed, bias, add=add, clamp=(-0.5, 2.0), **geometry)
     close(got, np.clip(want + bias + add, -0.5, 2.0), scale)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 4)])
+def test_turned_weights_make_the_transposed_convolution(isa: str, kernel: tuple[int, int]) -> None:
+    weight = normal(37, 20, *kernel)
+    turned = np.ascontiguousarray(weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])
+    want = native.pack_weight(turned)
+    last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    for stored in (weight, last):
+        got = native.pack_weight(stored, turned=True)
+        assert (got.out_channels, got.in_channels, got.kernel) == (20, 37, kernel)
+        assert_array_equal(got.array, want.array)
+    with pytest.raises(ShapeError, match="groups"):
+        native.pack_weight(weight, 37, turned=True)
+
+
+def test_weight_grad_of_many_pixels(isa: str) -> None:
+    """Several blocks, ranges of pixels and slices; more channels than one tile."""
+    x, g = normal(2, 40, 31, 70), normal(2, 40, 31, 45, seed=1)
+    geometry: Geometry = {"padding": (1, 1, 1, 1)}
+    want = np.einsum("nhwijc,nhwo->oijc", patches(x, (3, 3), geometry), g.astype(np.float64))
+    close(native.conv2d_weight_grad(g, x, (3, 3), **geometry), want, 100)
+    with pytest.raises(ShapeError, match="groups"):
+        native.conv2d_weight_grad(g, x, (3, 3), groups=2, **geometry)
+    with pytest.raises(ShapeError, match="g must have shape"):
+        native.conv2d_weight_grad(g[:1], x, (3, 3), **geometry)
 
 
 def test_conv2d_long_sums(isa: str) -> None:
@@ -148,6 +180,7 @@ def test_threads_change_nothing(isa: str, case: Any) -> None:
             native.depthwise_conv2d_input_grad(g, weight, x.shape, **geometry),
             native.depthwise_conv2d_weight_grad(g, x, kernel, **geometry),
             native.conv2d(x, packed, **geometry),
+            native.conv2d_weight_grad(native.conv2d(x, packed, **geometry), x, kernel, **geometry),
         ]
 
     two = everything()

@@ -156,58 +156,6 @@ def test_half_types_keep_channels_last(isa: str) -> None:
     assert native.widen(half).strides == x.strides
 
 
-@pytest.mark.parametrize("decoupled", [False, True])
-@pytest.mark.parametrize("size", [0, 1, 37, 50_000])
-def test_adam(isa: str, size: int, decoupled: bool) -> None:
-    rng = np.random.default_rng(size)
-    p, m, v = rng.standard_normal(size), np.zeros(size), np.zeros(size)
-    state = [a.astype(np.float32) for a in (p, m, v)]
-    for step in range(1, 6):
-        g = rng.standard_normal(size).astype(np.float32)
-        native.adam_step(
-            state[0], g, *state[1:], step=step, lr=0.01, weight_decay=0.1, decoupled=decoupled
-        )
-        total = g.astype(np.float64)
-        if decoupled:
-            p *= 1 - 0.01 * 0.1
-        else:
-            total = total + 0.1 * p
-        m = 0.9 * m + 0.1 * total
-        v = 0.999 * v + 0.001 * total**2
-        p -= 0.01 / (1 - 0.9**step) * m / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
-    for got, want in zip(state, (p, m, v), strict=True):
-        assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd(isa: str, momentum: float, nesterov: bool) -> None:
-    rng = np.random.default_rng(0)
-    p = rng.standard_normal(1003)
-    buffer = np.zeros(1003)
-    state = [p.astype(np.float32), buffer.astype(np.float32)]
-    dampening = 0.0 if nesterov else 0.2
-    for step in range(4):
-        g = rng.standard_normal(1003).astype(np.float32)
-        native.sgd_step(
-            state[0],
-            g,
-            state[1] if momentum else None,
-            lr=0.1,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=0.01,
-            nesterov=nesterov and momentum > 0,
-            first=step == 0,
-        )
-        total = g + 0.01 * p
-        if momentum:
-            buffer = total if step == 0 else momentum * buffer + (1 - dampening) * total
-            total = total + momentum * buffer if nesterov else buffer
-        p = p - 0.1 * total
-    assert_allclose(state[0], p, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2**63 + 12345, 2**64 - 1])
 @pytest.mark.parametrize("first", [0, 3, 2**32 - 5, 2**40 + 1])
 def test_philox_is_the_reference_stream(isa: str, seed: int, first: int) -> None:
@@ -243,11 +191,12 @@ def test_misuse_raises(isa: str) -> None:
         native.widen(x)
     with pytest.raises(DtypeError):
         native.narrow(x, np.dtype(np.int16))
+    rows = x.reshape(8, 8)
     with pytest.raises(ShapeError):
-        native.adam_step(x, x[:2].copy(), x.copy(), x.copy(), step=1, lr=0.1)
+        native.batch_norm_apply(rows, x[:2].copy(), x[:8].copy(), x[:8].copy())
     with pytest.raises(ValueError, match="contiguous"):
-        native.sgd_step(x[::2], x[::2], lr=0.1)
+        native.batch_norm_stats(rows[:, ::2])
     odd = np.frombuffer(bytearray(4 * 16 + 1), np.uint8)[1:].view(np.float32)
     assert_array_equal(native.gelu(odd), native.gelu(odd.copy()))  # misaligned: copied
     with pytest.raises(ValueError, match="aligned"):
-        native.sgd_step(odd, odd, lr=0.1)
+        native.batch_norm_stats(odd.reshape(4, 4))
