@@ -28,14 +28,18 @@ from .registry import (
     get,
     supported,
 )
-from .rename import renamed
+from .rename import join, renamed
 from .repository import read_json, snapshot
 
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
 _ROOT = Path(__file__).resolve().parent.parent
 
 # The class that serves each task, imported when the first model of it is loaded.
-_TASKS = {"image-classification": ("vision.tasks", "ImageClassifier")}
+_TASKS = {
+    "image-classification": ("vision.tasks", "ImageClassifier"),
+    "image-feature-extraction": ("vision.embedder", "Embedder"),
+}
+FEATURES = "image-feature-extraction"
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,12 @@ class Report:
     dropped: tuple[str, ...] = ()  # named in the rename table as no weights
     replaced: tuple[str, ...] = ()  # initialised anew: the head or stem that was asked for
     cast: tuple[str, ...] = ()  # converted to another dtype
+    reshaped: tuple[str, ...] = ()  # fitted to another size of pictures
     source: str = ""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
-        for label in ("dropped", "replaced", "cast"):
+        for label in ("dropped", "replaced", "reshaped", "cast"):
             names = getattr(self, label)
             if names:
                 parts.append(f"{len(names)} {label}")
@@ -71,6 +76,7 @@ class Loaded:
     processor: dict[str, Any] | None = None  # preprocessor_config.json
     labels: str | list[str] | None = None  # the name of a list, or the list
     folder: Path | None = None
+    image_size: tuple[int, int] | None = None  # that the caller asked for
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class _Options:
     dtype: dtypes.DType
     num_classes: int | None
     in_channels: int | None
+    image_size: tuple[int, int] | None
     revision: str | None
 
 
@@ -91,6 +98,8 @@ def load(
     revision: str | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    task: str | None = None,
 ) -> Any:
     """A model that takes raw input: `bt.load("efficientnet-lite0")("photo.jpg", top=5)`.
 
@@ -103,6 +112,9 @@ def load(
         revision: branch, tag or commit of a hub repository.
         num_classes: replaces the classification head with an untrained one of this size.
         in_channels: adapts the first layer to images of this many channels.
+        image_size: height and width of the pictures, where not those of the training; tables
+            of positions are resized.
+        task: "image-feature-extraction" gives an `Embedder` in place of a classifier.
 
     Raises:
         HubError: nothing of that name, or it could not be fetched.
@@ -114,12 +126,43 @@ def load(
         dtype=dtypes.as_dtype(dtype if dtype is not None else dtypes.float32),
         num_classes=num_classes,
         in_channels=in_channels,
+        image_size=_size(image_size),
         revision=revision,
     )
     loaded = _loaded(name, options)
     loaded.module.eval()
-    task = task_class(loaded.architecture.task).from_loaded(loaded)
-    return task.to(device) if str(device) != "cpu" else task
+    loaded.image_size = options.image_size
+    loaded.card.task = _task_name(loaded, options, task)
+    model = task_class(loaded.card.task).from_loaded(loaded)
+    return model.to(device) if str(device) != "cpu" else model
+
+
+def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2 or not all(type(n) is int and 1 <= n <= 65_536 for n in pair):
+        raise ConfigError(
+            f"image_size={size!r} is neither a number of pixels nor (height, width)", got=size
+        )
+    return pair[0], pair[1]
+
+
+def _task_name(loaded: Loaded, options: _Options, wanted: str | None) -> str:
+    """What the model is to do: as asked; as its head, or the lack of one, says; as it was saved."""
+    own, classes = loaded.architecture.task, getattr(loaded.config, "num_classes", None)
+    if own == FEATURES and classes:
+        own = "image-classification"
+    if wanted is not None:
+        if wanted != own and not (wanted == FEATURES and hasattr(loaded.module, "embed")):
+            raise ConfigError(
+                f"{loaded.card.name} is for {own} and cannot do {wanted!r}.", got=wanted
+            )
+        return wanted
+    if classes == 0:
+        return FEATURES
+    saved = loaded.card.task
+    return saved if saved == FEATURES and options.num_classes is None else own
 
 
 def task_class(task: str) -> Any:
@@ -154,7 +197,8 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
 
 
 def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loaded:
-    config = _adapted(architecture, architecture.config(**entry.config), options)
+    original = architecture.config(**entry.config)
+    config = _adapted(architecture, original, options)
     card = card_of(architecture, entry, entry.name)
     if not options.weights:
         module = architecture.build(config)
@@ -170,7 +214,7 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
             loaded.labels = entry.labels or loaded.labels
         card.source = _described(source)
         return loaded
-    module, report = _filled(architecture, config, path, entry.layout, options)
+    module, report = _filled(architecture, original, config, path, entry.layout, options)
     card.source = _described(source)
     labels = entry.labels if options.num_classes is None else None
     return Loaded(module, architecture, config, card, report, entry.preprocess, labels=labels)
@@ -259,18 +303,22 @@ def from_folder(
             f"{architecture.name}: {path} holds a value that makes no sense: {error}",
             path=str(path),
         ) from error
-    classes_before = getattr(config, "num_classes", None)
+    weights = _weights_in(folder) if options.weights else None
+    detect = architecture.layouts[layout].detect
+    if weights is not None and detect is not None:
+        config = detect(config, _names_in(weights))
+    original = config
     config = _adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"
     card = card_of(architecture, None, name or folder.resolve().name)
     if isinstance(marker, dict) and isinstance(marker.get("card"), dict):
         known = {f.name for f in dataclasses.fields(Card)}
         card = Card(**{k: v for k, v in marker["card"].items() if k in known})
-    if options.weights:
-        module, report = _filled(architecture, config, _weights_in(folder), layout, options)
+    if weights is not None:
+        module, report = _filled(architecture, original, config, weights, layout, options)
     else:
         module, report = architecture.build(config), Report(source="nothing: untrained")
-    same_head = getattr(config, "num_classes", None) == classes_before
+    same_head = getattr(config, "num_classes", None) == getattr(original, "num_classes", None)
     return Loaded(
         module,
         architecture,
@@ -334,11 +382,20 @@ def _weights_in(folder: Path) -> Path:
     return folder / chosen
 
 
+def _names_in(path: Path) -> list[str]:
+    from ..core.weights import open_weights
+
+    with open_weights(path) as file:
+        return list(file)
+
+
 # -- filling a module ------------------------------------------------------------------------
 
 
 def _adapted(architecture: Architecture, config: Any, options: _Options) -> Any:
     """The configuration with the head and the input that the caller asked for."""
+    if options.image_size is not None and hasattr(config, "image_size"):
+        config = dataclasses.replace(config, image_size=options.image_size)
     for name in ("num_classes", "in_channels"):
         value = getattr(options, name)
         if value is None:
@@ -352,9 +409,18 @@ def _adapted(architecture: Architecture, config: Any, options: _Options) -> Any:
 
 
 def _filled(
-    architecture: Architecture, config: Any, path: Path, layout: str, options: _Options
+    architecture: Architecture,
+    original: Any,
+    config: Any,
+    path: Path,
+    layout: str,
+    options: _Options,
 ) -> tuple[Module, Report]:
-    """The module of `config` with the weights of a file, every one accounted for."""
+    """The module of `config` with the weights of a file, every one accounted for.
+
+    Args:
+        original: the Config that the file was written for.
+    """
     from ..core import weights as weight_files
 
     with init.empty():
@@ -365,6 +431,8 @@ def _filled(
     for old, (new, apply) in names.items():
         state[new] = apply(arrays[old]) if apply is not None else arrays[old]
     dropped = tuple(sorted(set(arrays) - set(names)))
+    join(state, architecture.layouts[layout].join)
+    reshaped = architecture.fit(state, original, config) if architecture.fit is not None else ()
     targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
     replaced = _replace_head(architecture, module, state, targets, options)
     cast = []
@@ -379,7 +447,7 @@ def _filled(
         module.load_state_dict(state, assign=True)
     except WeightsError as error:
         raise WeightsError(f"{path.name}: {error.message}", **error.facts) from None
-    report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), str(path))
+    report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), reshaped, str(path))
     return module, report
 
 

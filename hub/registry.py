@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -129,10 +129,15 @@ class Layout:
             see `hub.rename`. Names that are not in it are kept.
         config: turns the published config.json into the architecture's Config; raises
             ConfigError on keys that it does not know.
+        join: our name -> the (renamed) names whose tensors are put one below the other.
+        detect: what config.json does not say and the names in the file do: gives the Config
+            anew, of a Config and these names.
     """
 
     rename: Mapping[str, Any] = field(default_factory=dict)
     config: Callable[[dict[str, Any]], Any] | None = None
+    join: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    detect: Callable[[Any, Collection[str]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,8 @@ class Architecture:
         architectures: timm's `architecture` names, as regular expressions.
         head: module paths that `num_classes=` replaces.
         stem: the weight that `in_channels=` adapts.
+        fit: changes tensors whose shape depends on the size of the pictures, in place, from one
+            Config to another, and names them.
     """
 
     name: str
@@ -159,6 +166,7 @@ class Architecture:
     architectures: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     stem: str | None = None
+    fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None
     entries: tuple[Entry, ...] = ()
     doc: str = ""
 
@@ -184,6 +192,7 @@ def register(
     architectures: tuple[str, ...] = (),
     head: tuple[str, ...] = (),
     stem: str | None = None,
+    fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None,
     entries: Iterable[Entry] = (),
 ) -> Callable[[F], F]:
     """Register the function that builds an architecture; see `Architecture` for the arguments."""
@@ -199,6 +208,7 @@ def register(
             architectures=architectures,
             head=head,
             stem=stem,
+            fit=fit,
             entries=tuple(entries),
             doc=(build.__doc__ or "").strip(),
         )

@@ -8,15 +8,22 @@
 
 `{}` stands for a layer number, `{word}` for any text; both may be used again on the right.
 The first pattern that fits a name decides; a name that fits none is kept.
+
+What is several tensors in a file and one in the model is a second table: the model's name, and
+the names (after renaming) that are put one below the other.
+
+    JOIN = {"blocks.{}.qkv.{rest}": ("blocks.{}.q.{rest}", "blocks.{}.k.{rest}", "...")}
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from ..core.errors import WeightsError
 
@@ -92,3 +99,27 @@ def renamed(names: list[str], table: Mapping[str, Any]) -> dict[str, tuple[str, 
         owner[new] = old
         result[old] = (new, apply)
     return result
+
+
+def groups(names: Iterable[str], table: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """What a table of joins makes of these names: new name -> the names it is made of.
+
+    A group of which a part is missing is left out: strict loading then names what is there.
+    """
+    found: dict[str, list[str]] = {}
+    present = set(names)
+    for target, parts in table.items():
+        for name in sorted(present):
+            match = _compiled(parts[0]).fullmatch(name)
+            if match is None:
+                continue
+            members = [_filled(part, match) for part in parts]
+            if present.issuperset(members):
+                found[_filled(target, match)] = members
+    return found
+
+
+def join(state: dict[str, Any], table: Mapping[str, tuple[str, ...]]) -> None:
+    """Put the arrays of each group below one another, in place."""
+    for new, members in groups(state, table).items():
+        state[new] = np.concatenate([state.pop(name) for name in members])

@@ -14,6 +14,10 @@ _SIDE_FILES = (
     "config.json",
     "preprocessor_config.json",
     "README.md",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
 )
 _BIG = 200_000_000  # bytes from which the size is shown before a download
 

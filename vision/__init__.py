@@ -13,6 +13,7 @@ _NAMES = {
     for module, names in {
         "augment": "ColorJitter CutMix Mixup RandAugment RandomCrop RandomErasing "
         "RandomHorizontalFlip RandomResizedCrop RandomVerticalFlip TrivialAugment",
+        "embedder": "Embedder",
         "labels": "imagenet_synsets label_names",
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .augment import RandomResizedCrop as RandomResizedCrop
     from .augment import RandomVerticalFlip as RandomVerticalFlip
     from .augment import TrivialAugment as TrivialAugment
+    from .embedder import Embedder as Embedder
     from .labels import imagenet_synsets as imagenet_synsets
     from .labels import label_names as label_names
     from .metrics import ClassificationReport as ClassificationReport

@@ -33,6 +33,7 @@ from ..hub.card import Card
 from ..hub.loading import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import RandomHorizontalFlip, RandomResizedCrop
+from .image_task import ImageTask
 from .labelled import HELD_OUT, LabelledPictures, folds, labelled_pictures, stratified
 from .metrics import ClassificationReport
 from .tasks import ImageClassifier
@@ -93,7 +94,7 @@ class _Pictures:
 
 
 def finetune(
-    task: ImageClassifier,
+    task: ImageTask,
     source: str | Path,
     *,
     out: str | Path | None = None,
@@ -477,7 +478,7 @@ def _append(history: History, later: History) -> None:
         history.epochs.append({**row, "epoch": row["epoch"] + offset})
 
 
-def _card(task: ImageClassifier, found: LabelledPictures) -> Card:
+def _card(task: ImageTask, found: LabelledPictures) -> Card:
     card = replace(task.card)
     card.name = f"{task.card.name}, fine-tuned"
     card.note = f"classes: {', '.join(found.labels[:20])}"

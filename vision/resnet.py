@@ -192,11 +192,21 @@ class ResNet(nn.Module):
         Shape:
             (B, in_channels, H, W) -> (B, hidden_sizes[-1], H / 32, W / 32)
         """
+        return self.feature_maps(pixel_values)[-1]
+
+    def feature_maps(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """What each stage gives, the finest first.
+
+        Shape:
+            (B, in_channels, H, W) -> (B, hidden_sizes[i], H / (4 * 2**i), W / (4 * 2**i)) for each
+        """
         check_images(pixel_values, self.config.in_channels)
         x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
+        maps = []
         for i in range(len(self.config.depths)):
             x = getattr(self, f"layer{i + 1}")(x)
-        return x
+            maps.append(x)
+        return tuple(maps)
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         """What the head sees: the mean over all places.

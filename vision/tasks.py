@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
-from ..core.data.images import EXTENSIONS
 from ..core.errors import ConfigError, DataError
-from ..core.insight.progress import progress
 from ..core.nn import Module
-from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..hub.card import Card
 from ..hub.loading import Loaded, Report
+from .image_task import BATCH, Array, ImageTask, image_files, preprocess_of, softmax
 from .labels import label_names
 from .metrics import ClassificationReport
 from .preprocess import Preprocess
 
-Array = np.ndarray[Any, Any]
-T = TypeVar("T")
+__all__ = ["ImageClassifier", "Prediction", "image_files", "softmax"]
 
-BATCH = 16
 #: One answer: the class's name and its probability.
 Prediction = dict[str, Any]
 
 
-class ImageClassifier:
+class ImageClassifier(ImageTask):
     """Says what is in a picture: `model("cat.jpg", top=5)`.
 
     Attributes:
@@ -55,13 +48,15 @@ class ImageClassifier:
         card: Card,
         report: Report | None = None,
     ) -> None:
-        self.module = module
-        self.architecture = architecture
-        self.config = config
-        self.preprocess = preprocess
+        super().__init__(
+            module,
+            architecture=architecture,
+            config=config,
+            preprocess=preprocess,
+            card=card,
+            report=report,
+        )
         self.labels = list(labels)
-        self.card = card
-        self.report = report or Report()
         if len(self.labels) != config.num_classes:
             raise ConfigError(
                 f"{len(self.labels)} labels for a model of {config.num_classes} classes",
@@ -76,7 +71,7 @@ class ImageClassifier:
             loaded.module,
             architecture=loaded.architecture.name,
             config=loaded.config,
-            preprocess=_preprocess_of(loaded),
+            preprocess=preprocess_of(loaded),
             labels=_labels_of(loaded),
             card=loaded.card,
             report=loaded.report,
@@ -99,16 +94,11 @@ class ImageClassifier:
         """
         if top < 1:
             raise ConfigError(f"top={top}: at least one class is wanted", got=top)
-        if isinstance(source, str | os.PathLike) and Path(source).is_dir():
-            files = image_files(source)
-            answers = self._answers(files, top, batch_size, total=len(files))
-            return dict(zip(map(str, files), answers, strict=True))
-        if _is_stream(source):
-            return self._answers(source, top, batch_size, total=None)
-        pictures = _several(source)
-        if pictures is None:
-            return next(self._answers([source], top, 1, total=1))
-        return list(self._answers(pictures, top, batch_size, total=len(pictures)))
+
+        def answers(pictures: Iterable[Any], total: int | None, size: int) -> Iterator[Any]:
+            return self._answers(pictures, top, size, total)
+
+        return self._for_each(source, answers, batch_size)
 
     def probabilities(self, sources: Any, *, batch_size: int = BATCH) -> Array:
         """The probability of every class, for a picture, several, or a folder.
@@ -157,35 +147,6 @@ class ImageClassifier:
 
     # -- the model -------------------------------------------------------------------------
 
-    @property
-    def device(self) -> Any:
-        """Where the network is."""
-        return self.module.device
-
-    def to(self, device: Any) -> Self:
-        """Move the network to a device: `model.to("cuda")`."""
-        self.module.to(device=device)
-        return self
-
-    def save(self, folder: str | Path, *, dtype: Any = None) -> Path:
-        """Write a folder that `bt.load(folder)` opens again.
-
-        Args:
-            dtype: of the stored weights, such as "float16"; as they are unless given.
-        """
-        from ..hub.saving import save_model
-
-        return save_model(
-            folder,
-            self.module,
-            architecture=self.architecture,
-            config=self.config,
-            card=self.card,
-            labels=self.labels,
-            processor=self.preprocess.to_config(),
-            dtype=dtype,
-        )
-
     def finetune(self, data: str | Path, **settings: Any) -> ImageClassifier:
         """Teach it other classes; returns a new task and leaves this one as it is.
 
@@ -219,11 +180,8 @@ class ImageClassifier:
                 label=target,
             ) from None
 
-    def _all(self, sources: Any) -> list[Any]:
-        if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
-            return list(image_files(sources))
-        pictures = list(sources) if _is_stream(sources) else _several(sources)
-        return [sources] if pictures is None else pictures
+    def _saved_labels(self) -> Sequence[str]:
+        return self.labels
 
     def _answers(
         self, pictures: Iterable[Any], top: int, batch_size: int, total: int | None
@@ -232,98 +190,6 @@ class ImageClassifier:
             for row in softmax(logits):
                 best = np.argsort(-row, kind="stable")[:top]
                 yield [{"label": self.labels[i], "score": float(row[i])} for i in best]
-
-    def _batches(
-        self,
-        function: Callable[[Tensor], Tensor],
-        pictures: Iterable[Any],
-        batch_size: int,
-        total: int | None,
-    ) -> Iterator[Array]:
-        """What `function` gives for each batch; the next batch is read while it computes."""
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
-        with progress(total=total, what="predicting", unit="pictures") as bar:
-            for arrays in _read_ahead(self.preprocess, pictures, batch_size):
-                with inference_mode():
-                    batch = Tensor(np.stack(arrays)).to(device=self.device, dtype=self.module.dtype)
-                    result = function(batch)
-                yield np.asarray(result.cpu().array, np.float32)
-                bar.update(len(arrays))
-
-
-def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures in a folder and in the folders within it, by name.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    )
-    if not found:
-        raise DataError(
-            f"{folder} holds no pictures ({', '.join(sorted(EXTENSIONS)[:6])}, ...).",
-            folder=str(folder),
-        )
-    return found
-
-
-def softmax(logits: Array) -> Array:
-    """Probabilities of the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
-
-
-def _is_stream(source: Any) -> bool:
-    """Whether it yields pictures; an open file is an iterator too, and is one picture."""
-    return isinstance(source, Iterator) and not hasattr(source, "read")
-
-
-def _several(source: Any) -> list[Any] | None:
-    """The pictures of a list, tuple or batch; None for a single picture."""
-    if isinstance(source, list | tuple):
-        return list(source)
-    if isinstance(source, Tensor | np.ndarray) and source.ndim == 4:
-        return [source[i] for i in range(source.shape[0])]
-    return None
-
-
-def _read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> Iterator[list[T]]:
-    """Lists of `size` results; threads work on the next list while the last is used."""
-    iterator = iter(items)
-    workers = min(4, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
-        try:
-            while waiting:
-                ready = waiting
-                results = [future.result() for future in ready]
-                waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
-                yield results
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _preprocess_of(loaded: Loaded) -> Preprocess:
-    found = _published_preprocess(loaded)
-    channels = loaded.config.in_channels
-    # A network for other data (four bands, say) takes prepared arrays; pictures it refuses.
-    return found.with_channels(channels) if channels in (1, 3) else found
-
-
-def _published_preprocess(loaded: Loaded) -> Preprocess:
-    """What the model's own files say; then the registry; then the ImageNet habit."""
-    if loaded.processor is not None:
-        return Preprocess.from_config(loaded.processor, "preprocessor_config.json")
-    if loaded.preprocess is not None:
-        return Preprocess(**dict(loaded.preprocess))
-    if isinstance(loaded.published.get("pretrained_cfg"), Mapping):
-        return Preprocess.from_config(loaded.published, "config.json")
-    return Preprocess()
 
 
 def _labels_of(loaded: Loaded) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bestiary.core.errors import WeightsError
-from bestiary.hub.rename import renamed, transposed
+from bestiary.hub.rename import join, renamed, transposed
 
 
 def test_numbers_words_and_dropped_names():
@@ -46,3 +46,26 @@ def test_a_number_is_digits_only_and_a_dot_is_a_dot():
 def test_two_tensors_with_one_name_are_refused():
     with pytest.raises(WeightsError, match=r"'a'.*'b'.*'c'"):
         renamed(["a", "b"], {"a": "c", "b": "c"})
+
+
+JOIN = {"blocks.{}.qkv.{rest}": ("blocks.{}.q.{rest}", "blocks.{}.k.{rest}")}
+
+
+def test_parts_are_put_one_below_the_other_in_the_order_of_the_table():
+    state = {
+        "blocks.0.k.weight": np.full((2, 3), 2.0),
+        "blocks.0.q.weight": np.full((4, 3), 1.0),
+        "blocks.11.q.bias": np.zeros(4),
+        "blocks.11.k.bias": np.ones(2),
+        "norm.weight": np.zeros(3),
+    }
+    join(state, JOIN)
+    assert set(state) == {"blocks.0.qkv.weight", "blocks.11.qkv.bias", "norm.weight"}
+    assert state["blocks.0.qkv.weight"][:, 0].tolist() == [1, 1, 1, 1, 2, 2]
+    assert state["blocks.11.qkv.bias"].tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_an_incomplete_group_is_left_for_strict_loading_to_name():
+    state = {"blocks.0.q.weight": np.zeros((4, 3))}
+    join(state, JOIN)
+    assert set(state) == {"blocks.0.q.weight"}

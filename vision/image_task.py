@@ -1,0 +1,223 @@
+"""What every task over pictures shares: reading them in batches, the device, saving."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from ..core.data.images import EXTENSIONS
+from ..core.errors import ConfigError, DataError
+from ..core.insight.progress import progress
+from ..core.nn import Module
+from ..core.state import inference_mode
+from ..core.tensor import Tensor
+from ..hub.card import Card
+from ..hub.loading import Loaded, Report
+from .preprocess import Preprocess
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+BATCH = 16
+
+
+class ImageTask:
+    """A network for pictures, how they are prepared for it, and what is known of it.
+
+    Attributes:
+        module: the network; call it for the outputs of arrays that you prepared yourself.
+        preprocess: how pictures are prepared for it.
+        card: licence, origin, results.
+        report: what loading did with each tensor.
+    """
+
+    task = ""
+
+    def __init__(
+        self,
+        module: Module,
+        *,
+        architecture: str,
+        config: Any,
+        preprocess: Preprocess,
+        card: Card,
+        report: Report | None = None,
+    ) -> None:
+        self.module = module
+        self.architecture = architecture
+        self.config = config
+        self.preprocess = preprocess
+        self.card = card
+        self.report = report or Report()
+
+    # -- the model -------------------------------------------------------------------------
+
+    @property
+    def device(self) -> Any:
+        """Where the network is."""
+        return self.module.device
+
+    def to(self, device: Any) -> Self:
+        """Move the network to a device: `model.to("cuda")`."""
+        self.module.to(device=device)
+        return self
+
+    def save(self, folder: str | Path, *, dtype: Any = None) -> Path:
+        """Write a folder that `bt.load(folder)` opens again.
+
+        Args:
+            dtype: of the stored weights, such as "float16"; as they are unless given.
+        """
+        from ..hub.saving import save_model
+
+        return save_model(
+            folder,
+            self.module,
+            architecture=self.architecture,
+            config=self.config,
+            card=self.card,
+            labels=self._saved_labels(),
+            processor=self.preprocess.to_config(),
+            dtype=dtype,
+        )
+
+    def _saved_labels(self) -> Sequence[str] | None:
+        return None
+
+    # -- pictures --------------------------------------------------------------------------
+
+    def _for_each(
+        self,
+        source: Any,
+        answers: Callable[[Iterable[Any], int | None, int], Iterator[Any]],
+        batch_size: int,
+    ) -> Any:
+        """One answer for a picture, a list for several, a dict for a folder, lazily for a stream.
+
+        Args:
+            answers: from pictures, their number if it is known, and the batch size.
+        """
+        if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+            files = image_files(source)
+            found = answers(files, len(files), batch_size)
+            return dict(zip(map(str, files), found, strict=True))
+        if is_stream(source):
+            return answers(source, None, batch_size)
+        pictures = several(source)
+        if pictures is None:
+            return next(answers([source], 1, 1))
+        return list(answers(pictures, len(pictures), batch_size))
+
+    def _all(self, sources: Any) -> list[Any]:
+        if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
+            return list(image_files(sources))
+        pictures = list(sources) if is_stream(sources) else several(sources)
+        return [sources] if pictures is None else pictures
+
+    def _batches(
+        self,
+        function: Callable[[Tensor], Any],
+        pictures: Iterable[Any],
+        batch_size: int,
+        total: int | None,
+    ) -> Iterator[Any]:
+        """What `function` gives for each batch; the next batch is read while it computes."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
+        with progress(total=total, what="predicting", unit="pictures") as bar:
+            for arrays in _read_ahead(self.preprocess, pictures, batch_size):
+                with inference_mode():
+                    batch = Tensor(np.stack(arrays)).to(device=self.device, dtype=self.module.dtype)
+                    result = function(batch)
+                yield _as_arrays(result)
+                bar.update(len(arrays))
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures in a folder and in the folders within it, by name.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    )
+    if not found:
+        raise DataError(
+            f"{folder} holds no pictures ({', '.join(sorted(EXTENSIONS)[:6])}, ...).",
+            folder=str(folder),
+        )
+    return found
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities of the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def is_stream(source: Any) -> bool:
+    """Whether it yields pictures; an open file is an iterator too, and is one picture."""
+    return isinstance(source, Iterator) and not hasattr(source, "read")
+
+
+def several(source: Any) -> list[Any] | None:
+    """The pictures of a list, tuple or batch; None for a single picture."""
+    if isinstance(source, list | tuple):
+        return list(source)
+    if isinstance(source, Tensor | np.ndarray) and source.ndim == 4:
+        return [source[i] for i in range(source.shape[0])]
+    return None
+
+
+def _as_arrays(result: Any) -> Any:
+    """A tensor as a float32 array; of several, each."""
+    if isinstance(result, list | tuple):
+        return [_as_arrays(part) for part in result]
+    return np.asarray(result.cpu().array, np.float32)
+
+
+def _read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> Iterator[list[T]]:
+    """Lists of `size` results; threads work on the next list while the last is used."""
+    iterator = iter(items)
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+        waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
+        try:
+            while waiting:
+                ready = waiting
+                results = [future.result() for future in ready]
+                waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
+                yield results
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def preprocess_of(loaded: Loaded) -> Preprocess:
+    """How the pictures of what was loaded are prepared: as published, at the size asked for."""
+    found = _published_preprocess(loaded)
+    if loaded.image_size is not None:
+        found = found.with_size(loaded.image_size)
+    channels = getattr(loaded.config, "in_channels", 3)
+    # A network for other data (four bands, say) takes prepared arrays; pictures it refuses.
+    return found.with_channels(channels) if channels in (1, 3) else found
+
+
+def _published_preprocess(loaded: Loaded) -> Preprocess:
+    """What the model's own files say; then the registry; then the ImageNet habit."""
+    if loaded.processor is not None:
+        return Preprocess.from_config(loaded.processor, "preprocessor_config.json")
+    if loaded.preprocess is not None:
+        return Preprocess(**dict(loaded.preprocess))
+    if isinstance(loaded.published.get("pretrained_cfg"), Mapping):
+        return Preprocess.from_config(loaded.published, "config.json")
+    return Preprocess()
