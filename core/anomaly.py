@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .callers import user_frame, user_line
 from .devices import backend_of
 from .errors import GradError
-from .op import Op, user_frame, user_line
+from .op import Op
 from .state import observing
 from .tensor import Tensor
 

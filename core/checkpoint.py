@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .autograd import Edge, walk
 from .errors import GradError
-from .op import Leaf, Node, Op, creation_number, new_node
+from .node import Leaf, Node, creation_number, new_node
+from .op import Op
 from .ops.shape import identity
 from .state import set_grad_enabled, state
 from .tensor import Tensor
+from .walk import Edge, walk
 
 
 def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:

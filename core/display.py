@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import dtypes
-from .op import Node
+from .node import Node
 
 if TYPE_CHECKING:
     from .tensor import Tensor

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_TESTS = _PACKAGE + "tests" + os.sep
+from .callers import user_frame
+
 _given: set[str] = set()
 
 
@@ -20,12 +18,14 @@ def warn_once(key: str, message: str) -> None:
     if key in _given:
         return
     _given.add(key)
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        if frame.f_code.co_filename.startswith(_TESTS):
-            break
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, TrainingWarning, stacklevel=level)
+    frame = user_frame()
+    warnings.warn_explicit(
+        message,
+        TrainingWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+    )
 
 
 def forget_warnings() -> None:

@@ -14,13 +14,15 @@ A primitive is written once, over `xp` (numpy or cupy), with its gradient beside
 kernel, wraps the result and, when a gradient is wanted, records a `Node`. Tracing, profiling and
 anomaly mode are observers that hang here too. A primitive called on plain arrays returns plain
 arrays, so that one backward rule serves bare arrays (fast) and tensors (any order).
+
+The life of an operation is read here at one sitting, how it is declared, called and recorded,
+which makes this file long. What it does to unusual operands is in operands.py, what it says
+about wrong ones in mistakes.py.
 """
 
 from __future__ import annotations
 
 import inspect
-import itertools
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,10 +30,21 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
-from . import dtypes
-from .conversion import converted
-from .devices import Backend, backend_of, device_of
-from .errors import BestiaryError, DeviceError, DtypeError, ShapeError
+from . import dtypes, mistakes
+from .callers import OUTSIDE, PACKAGE, user_frame
+from .devices import Backend, backend_of
+from .node import Node, creation_order
+from .operands import (
+    SCALARS,
+    as_array,
+    as_operand,
+    check_same_float,
+    common_backend,
+    integers_to_float,
+    promote_together,
+    rounded,
+    widen_halves,
+)
 from .spelling import keyword_error
 from .state import state, watch
 
@@ -45,120 +58,9 @@ _F32 = dtypes.float32
 _I64 = dtypes.int64
 _BOOL = dtypes.bool_
 _ndarray = np.ndarray
-_SCALARS = (bool, int, float, complex)
 _RESERVED = ("g", "out", "shapes", "needs")
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_order = itertools.count()
-
-Meta = tuple[tuple[tuple[int, ...], dtypes.DType], ...]
 
 REGISTRY: dict[str, Op[..., Any]] = {}
-
-
-class Leaf:
-    """The end of a graph: a tensor that the user asked a gradient for.
-
-    It holds the gradient and the hooks, so that a graph never needs the tensor itself.
-    """
-
-    __slots__ = ("grad", "hooks", "meta", "name")
-    order = -1
-
-    def __init__(self, array: Any) -> None:
-        self.meta: Meta = ((array.shape, array.dtype),)
-        self.grad: Tensor | None = None
-        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
-        self.name: str | None = None
-
-
-class Node:
-    """One recorded call. It points only backwards: dropping the result frees the graph.
-
-    It keeps arrays, never tensors, so that rebinding or writing a tensor later is noticed
-    (through the version cells) and never silently changes a gradient.
-    """
-
-    __slots__ = (
-        "cells",
-        "code",
-        "constants",
-        "half",
-        "hooks",
-        "lasti",
-        "meta",
-        "op",
-        "order",
-        "parents",
-        "retained",
-        "saved",
-        "shapes",
-        "slots",
-        "versions",
-    )
-
-    op: Op[..., Any]
-    parents: tuple[Node | Leaf | None, ...]  # the node of each operand
-    slots: tuple[int, ...]  # which output of the parent each operand was
-    saved: tuple[Any, ...] | None  # operands and outputs that the rule names; None once freed
-    cells: tuple[list[Any] | None, ...]  # version cells of what was saved
-    versions: tuple[int, ...]
-    constants: dict[str, Any]
-    shapes: tuple[tuple[int, ...] | None, ...] | None
-    meta: Meta  # shape and dtype of each output
-    half: bool  # a half type is involved: its rule runs on widened tensors
-    order: int  # creation order: parents come before children
-    hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None
-    retained: dict[int, Tensor | None] | None
-    code: Any  # where it was called, as a code object and an instruction offset
-    lasti: int
-
-
-def user_line(code: Any, lasti: int) -> str:
-    """`file.py:12` of an instruction."""
-    line = code.co_firstlineno
-    for start, end, number in code.co_lines():
-        if start <= lasti < end and number is not None:
-            line = number
-    return f"{os.path.basename(code.co_filename)}:{line}"
-
-
-def user_frame(depth: int = 1) -> Any:
-    """The nearest calling frame outside the library; the outermost one if there is none."""
-    frame = sys._getframe(depth + 1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        if frame.f_code.co_filename.startswith(_TESTS):
-            break
-        frame = frame.f_back
-    return frame
-
-
-def creation_number() -> int:
-    """A number that later nodes exceed: tells what was recorded after this call."""
-    return next(_order)
-
-
-def new_node(
-    operation: Op[..., Any], edges: list[tuple[Node | Leaf, int]], outs: tuple[Tensor, ...]
-) -> Node:
-    """A node that joins `outs` to `edges` with nothing saved: for operations made by hand."""
-    node = Node()
-    node.op = operation
-    node.parents = tuple(parent for parent, _ in edges)
-    node.slots = tuple(slot for _, slot in edges)
-    node.saved = node.cells = node.versions = ()
-    node.constants = {}
-    node.shapes = node.hooks = node.retained = None
-    node.meta = tuple((x.array.shape, x.array.dtype) for x in outs)
-    node.half = any(dtype in dtypes.HALVES for _, dtype in node.meta)
-    node.order = next(_order)
-    frame = user_frame(2)
-    node.code, node.lasti = frame.f_code, frame.f_lasti
-    for slot, x in enumerate(outs):
-        x._node, x._slot = node, slot
-    return node
-
-
-_TESTS = (_PACKAGE + "tests" + os.sep, _PACKAGE + "docs" + os.sep)
 
 
 class Op(Generic[P, R]):
@@ -339,9 +241,10 @@ class Op(Generic[P, R]):
         return run()
 
     def _run(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> Any:
+        """Unwrap, run, wrap, record. One function, since a call more is felt in every operation."""
         arrays = []
-        simple = not self.writes
-        track = False
+        simple = not self.writes  # nothing to prepare: float32 arrays of the CPU, and numbers
+        track = False  # an operand has a place in a graph
         tensors = floats = False
         for x in operands:
             if isinstance(x, Tensor):
@@ -372,12 +275,12 @@ class Op(Generic[P, R]):
             else:
                 result, saved_from = self._run_prepared(operands, arrays, constants)
         except Exception as error:
-            raise self._clearer(error, operands, constants) from None
+            raise mistakes.clearer(self, error, operands, constants) from None
         if self.outputs == 1:
             if result is None:
                 return None
             if type(result) is not _ndarray:
-                result = _as_array(result)
+                result = as_array(result)
             out = _wrap(result)
             if self.view:
                 base = operands[0]
@@ -392,7 +295,7 @@ class Op(Generic[P, R]):
                     self._keep_output(node, (out,), result)
                 out._node = node
             return out
-        results = tuple(r if type(r) is _ndarray or r is None else _as_array(r) for r in result)
+        results = tuple(r if type(r) is _ndarray or r is None else as_array(r) for r in result)
         outs = tuple(None if r is None else _wrap(r) for r in results)
         if self.view:
             for each in outs:
@@ -413,7 +316,7 @@ class Op(Generic[P, R]):
         """On plain arrays: no wrapping, no recording, NumPy's own promotion."""
         backend: Backend | None = None
         for x in operands:
-            if x is not None and type(x) not in _SCALARS:
+            if x is not None and type(x) not in SCALARS:
                 backend = backend_of(x)
                 if backend is not None:
                     break
@@ -422,6 +325,7 @@ class Op(Generic[P, R]):
         return self._run_on(backend, operands, constants)
 
     def _run_on(self, backend: Backend, arrays: Any, constants: dict[str, Any]) -> Any:
+        """On prepared arrays: the kernel of their device, or else the body."""
         if backend.type == "cpu":
             return self._cpu(*arrays, **constants)
         kernel = self.kernels.get(backend.type)
@@ -435,27 +339,25 @@ class Op(Generic[P, R]):
         self, operands: tuple[Any, ...], arrays: list[Any], constants: dict[str, Any]
     ) -> tuple[Any, list[Any]]:
         """The general path: other dtypes, devices, scalars. Returns the result and what to save."""
-        backend = self._common_backend(operands, arrays)
+        backend = common_backend(self, operands, arrays)
         for i, a in enumerate(arrays):
-            if not (a is None or type(a) in _SCALARS or type(a) is backend.array_type):
-                arrays[i] = _operand_array(a, self.name)
+            if not (a is None or type(a) in SCALARS or type(a) is backend.array_type):
+                arrays[i] = as_operand(a, self.name)
         if self.promote:
-            _promote(arrays, self.promote, self.to_float, backend.xp)
+            promote_together(arrays, self.promote, self.to_float, backend.xp)
         elif self.to_float:
-            for i, a in enumerate(arrays):
-                if type(a) not in _SCALARS and a is not None and a.dtype.kind in "iub":
-                    arrays[i] = a.astype(_F32)
+            integers_to_float(arrays)
         if self.same_float:
-            self._check_same_float(arrays)
+            check_same_float(self, arrays)
         kept = list(arrays)
-        rounded = None
+        half = None
         if (backend.type == "cpu" or self.wide) and not self.raw:
-            rounded = _widen(arrays, skip=self.writes)
+            half = widen_halves(arrays, skip=self.writes)
         if self.writes:
             self._before_writing(operands)
         result = self._run_on(backend, arrays, constants)
-        if rounded is not None:
-            result = _round(result, rounded)
+        if half is not None:
+            result = rounded(result, half)
         return result, kept
 
     def _before_writing(self, operands: tuple[Any, ...]) -> None:
@@ -478,10 +380,11 @@ class Op(Generic[P, R]):
         arrays: list[Any],
         simple: bool,
     ) -> Node:
+        """A node for this call, with what the rule names; the caller adds what is the result's."""
         node = Node()
         node.op = self
         node.constants = constants
-        node.order = next(_order)
+        node.order = next(creation_order)
         node.hooks = node.retained = None
         node.half = False
         if not simple:
@@ -523,9 +426,9 @@ class Op(Generic[P, R]):
             node.versions = tuple(versions)
         else:
             node.saved = node.cells = node.versions = ()
-        frame = sys._getframe(3)
-        while frame.f_code.co_filename.startswith(_PACKAGE):
-            if frame.f_back is None or frame.f_code.co_filename.startswith(_TESTS):
+        frame = sys._getframe(3)  # user_frame, without the price of a call
+        while frame.f_code.co_filename.startswith(PACKAGE):
+            if frame.f_back is None or frame.f_code.co_filename.startswith(OUTSIDE):
                 break
             frame = frame.f_back
         node.code = frame.f_code
@@ -533,164 +436,11 @@ class Op(Generic[P, R]):
         return node
 
     def _keep_output(self, node: Node, outs: tuple[Any, ...], result: Any) -> None:
+        """For a rule that names `out`: it is saved last."""
         node.saved = (*(node.saved or ()), result)
         cells = tuple(out._cell for out in outs if out is not None)
         node.cells = node.cells + cells
         node.versions = node.versions + tuple(cell[0] for cell in cells)
-
-    # -- mistakes ----------------------------------------------------------------------------
-
-    def _common_backend(self, operands: tuple[Any, ...], arrays: list[Any]) -> Backend:
-        found: Backend | None = None
-        first: Any = None
-        for i, a in enumerate(arrays):
-            if a is None or type(a) in _SCALARS or isinstance(a, np.generic):
-                continue
-            backend = backend_of(a)
-            if backend is None:
-                continue
-            if found is None:
-                found, first = backend, i
-            elif backend is not found or (
-                found.type != "cpu" and device_of(a) != device_of(arrays[first])
-            ):
-                raise self._device_error(operands, arrays)
-        if found is None:
-            raise DtypeError(f"{self.name} needs at least one tensor")
-        return found
-
-    def _device_error(self, operands: tuple[Any, ...], arrays: list[Any]) -> DeviceError:
-        places = []
-        devices = set()
-        for i, (x, a) in enumerate(zip(operands, arrays, strict=True)):
-            if backend_of(a) is None:
-                continue
-            label = self.operands[min(i, len(self.operands) - 1)]
-            name = getattr(getattr(x, "_node", None), "name", None)
-            where = str(device_of(a))
-            devices.add(where)
-            places.append(f"  {label}{f' ({name})' if name else ''}: {where}")
-        return DeviceError(
-            f"{self.name}: the tensors are on different devices.\n"
-            + "\n".join(places)
-            + "\nMove the input to the model: x = x.to(model.device)"
-            + "  (or the model to the input: model.to(x.device)).",
-            devices=sorted(devices),
-        )
-
-    def _check_same_float(self, arrays: list[Any]) -> None:
-        found: dict[dtypes.DType, str] = {}
-        for i, a in enumerate(arrays):
-            d = getattr(a, "dtype", None)
-            if d is not None and d in dtypes.INEXACT:
-                found.setdefault(d, self.operands[min(i, len(self.operands) - 1)])
-        if len(found) > 1:
-            listing = ", ".join(f"{name} is {d}" for d, name in found.items())
-            hint = ""
-            if dtypes.float64 in found:
-                hint = (
-                    "\nfloat64 usually comes from a NumPy array or a Python list made with NumPy."
-                )
-            wanted = next(d for d in found if d != dtypes.float64)
-            raise DtypeError(
-                f"{self.name}: floating dtypes differ: {listing}.{hint}\n"
-                f"Convert the data: x = x.astype(bt.{wanted})",
-                dtypes={name: str(d) for d, name in found.items()},
-            )
-
-    def _clearer(
-        self, error: Exception, operands: tuple[Any, ...], constants: dict[str, Any]
-    ) -> Exception:
-        if isinstance(error, BestiaryError):
-            return error
-        if self.explain is not None:
-            better = self.explain(error, operands, constants)
-            if better is not None:
-                return better
-        shapes = [
-            f"  {self.operands[min(i, len(self.operands) - 1)]}: {tuple(x.shape)} {x.dtype}"
-            for i, x in enumerate(operands)
-            if hasattr(x, "shape")
-        ]
-        text = f"{self.name}: {error}\n" + "\n".join(shapes)
-        if isinstance(error, ValueError):
-            kept = [tuple(x.shape) for x in operands if hasattr(x, "shape")]
-            return ShapeError(text, shapes=kept)
-        if isinstance(error, TypeError):
-            return DtypeError(text)
-        error.add_note(f"in bestiary's {text}")
-        return error
-
-
-# -- preparing operands ----------------------------------------------------------------------
-
-
-def _operand_array(a: Any, name: str) -> Any:
-    if isinstance(a, np.generic):
-        return a.item() if a.dtype.kind in "biufc" else np.asarray(a)  # weak, as Python scalars
-    if isinstance(a, np.ndarray):
-        return a.view(np.ndarray)
-    if backend_of(a) is not None:
-        return a
-    raise DtypeError(
-        f"{name}: expected a tensor, an array or a number, got {type(a).__name__}.\n"
-        f"Make it a tensor first: bt.asarray(...)",
-        got=type(a).__name__,
-    )
-
-
-def _promote(arrays: list[Any], which: bool | tuple[int, ...], to_float: bool, xp: Any) -> None:
-    """Bring operands to one dtype; Python scalars stay as they are, being weak."""
-    places = range(len(arrays)) if which is True else which or ()
-    chosen = [(i, arrays[i]) for i in places if arrays[i] is not None]
-    found = [a.dtype for _, a in chosen if type(a) not in _SCALARS]
-    if not found:  # where(mask, 1.0, 0.0): scalars alone have their default types
-        target = dtypes.bool_
-    else:
-        target = dtypes.promote_all(found)
-    for _, a in chosen:
-        if type(a) in _SCALARS:
-            scalar: Any = type(a)
-            target = dtypes.with_scalar(target, scalar)
-    if to_float and target not in dtypes.INEXACT:
-        target = dtypes.default_float
-    for i, a in chosen:
-        if type(a) not in _SCALARS:
-            if a.dtype != target:
-                arrays[i] = a.astype(target)
-        elif not found:
-            arrays[i] = xp.asarray(a, target)
-
-
-def _widen(arrays: list[Any], skip: tuple[int, ...]) -> dtypes.DType | None:
-    """Half operands to float32; returns the dtype to which results are rounded, if any."""
-    halves = False
-    floats = []
-    for i, a in enumerate(arrays):
-        d = getattr(a, "dtype", None)
-        if d is None or d not in dtypes.FLOATS:
-            continue
-        floats.append(d)
-        if d in dtypes.HALVES and i not in skip:
-            halves = True
-            arrays[i] = converted(a, _F32)
-    if not halves:
-        return None
-    target = dtypes.promote_all(floats)
-    return target if target in dtypes.HALVES else None
-
-
-def _round(result: Any, dtype: dtypes.DType) -> Any:
-    if isinstance(result, tuple):
-        return tuple(_round(r, dtype) for r in result)
-    return converted(result, dtype) if result is not None and result.dtype == _F32 else result
-
-
-def _as_array(result: Any) -> Any:
-    """NumPy returns scalars for 0-d results; `.array` is always an array."""
-    if isinstance(result, np.ndarray):
-        return result.view(np.ndarray)
-    return result if backend_of(result) is not None else np.asarray(result)
 
 
 @overload

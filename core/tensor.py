@@ -1,20 +1,23 @@
-"""The Tensor: an array, and its place in a graph of recorded operations."""
+"""The Tensor: an array, and its place in a graph of recorded operations.
+
+One class, which makes this file long; most methods are a line. Its operators are in operators.py.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from . import dtypes
+from . import dtypes, mistakes
 from .devices import Device, as_device, backend_of, device_of
 from .errors import GradError, ShapeError
-from .op import Leaf, Node, _install
-from .ops import elementwise as ew
-from .ops import logic
+from .node import Leaf, Node
+from .op import _install
+from .operators import Operators, install_operators
 from .ops.indexing import getitem, split_index, write_item
-from .ops.linalg import matmul
 from .ops.reduction import max, mean, min, sum
 from .ops.shape import (
     astype,
@@ -26,10 +29,8 @@ from .ops.shape import (
 )
 from .spelling import spelled, torch_spelling
 
-_SCALARS = (bool, int, float, complex)
 
-
-class Tensor:
+class Tensor(Operators):
     """An n-dimensional array that remembers how it was made, so that gradients can be computed.
 
     `Tensor(array)` wraps an array without a copy; `bt.tensor(data)` and `bt.asarray(data)` make
@@ -141,11 +142,7 @@ class Tensor:
             self._node = None
         elif self._node is None:
             if self.dtype not in dtypes.INEXACT:
-                raise GradError(
-                    f"a tensor of {self.dtype} can have no gradient.\n"
-                    "Convert it: x.astype(bt.float32).requires_grad_()",
-                    dtype=str(self.dtype),
-                )
+                raise mistakes.no_gradient_for(self.dtype)
             self._node = Leaf(self.array)
         return self
 
@@ -258,22 +255,9 @@ class Tensor:
         Raises:
             GradError: the tensor has a graph, or is on a GPU; the message says what to write.
         """
-        steps = []
-        if self._node is not None:
-            steps.append(".detach()")
-        if type(self.array) is not np.ndarray:
-            steps.append(".cpu()")
-        if steps:
-            reasons = []
-            if ".detach()" in steps:
-                reasons.append("it takes part in a gradient, which NumPy would not see")
-            if ".cpu()" in steps:
-                reasons.append(f"it is on {self.device}")
-            raise GradError(
-                f"this tensor cannot become a NumPy array: {' and '.join(reasons)}.\n"
-                f"Write: x{''.join(steps)}.numpy()",
-                steps=steps,
-            )
+        elsewhere = type(self.array) is not np.ndarray
+        if elsewhere or self._node is not None:
+            raise mistakes.not_for_numpy(self, elsewhere)
         return self.array  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -304,8 +288,6 @@ class Tensor:
 
         if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
             raise ValueError(f"array API version {api_version!r} is not known")
-        import sys
-
         return sys.modules[root]
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
@@ -385,20 +367,9 @@ class Tensor:
     def __setitem__(self, index: Any, value: Any) -> None:
         layout, operands = split_index(index, _is_tensor)
         if isinstance(self._node, Leaf):
-            raise GradError(
-                "x[i] = v on a leaf that needs gradients would change what gradients refer to.\n"
-                "A training step? Use an optimizer, or bt.assign(x, value) to overwrite it all.\n"
-                "Part of the computation? Write to a copy: y = x.clone(); y[i] = v",
-                shape=self.shape,
-            )
+            raise mistakes.write_to_leaf(self)
         if self._view:
-            raise GradError(
-                "x[i] = v on the result of indexing, reshape or transpose: whether it shares "
-                "memory depends on the layout.\n"
-                "Write to the tensor itself with one index: x[0, 1] = v instead of x[0][1] = v,\n"
-                "or to a copy: y = x[0].clone(); y[1] = v",
-                shape=self.shape,
-            )
+            raise mistakes.write_to_view(self)
         out = write_item(self, value, *operands, layout=layout)
         if out._node is not None:
             self._node = out._node
@@ -441,43 +412,6 @@ class Tensor:
 
     __hash__ = object.__hash__
 
-    if TYPE_CHECKING:  # installed below, from one table
-
-        def __add__(self, other: Any) -> Tensor: ...
-        def __radd__(self, other: Any) -> Tensor: ...
-        def __sub__(self, other: Any) -> Tensor: ...
-        def __rsub__(self, other: Any) -> Tensor: ...
-        def __mul__(self, other: Any) -> Tensor: ...
-        def __rmul__(self, other: Any) -> Tensor: ...
-        def __truediv__(self, other: Any) -> Tensor: ...
-        def __rtruediv__(self, other: Any) -> Tensor: ...
-        def __floordiv__(self, other: Any) -> Tensor: ...
-        def __rfloordiv__(self, other: Any) -> Tensor: ...
-        def __mod__(self, other: Any) -> Tensor: ...
-        def __rmod__(self, other: Any) -> Tensor: ...
-        def __pow__(self, other: Any) -> Tensor: ...
-        def __rpow__(self, other: Any) -> Tensor: ...
-        def __matmul__(self, other: Any) -> Tensor: ...
-        def __rmatmul__(self, other: Any) -> Tensor: ...
-        def __and__(self, other: Any) -> Tensor: ...
-        def __rand__(self, other: Any) -> Tensor: ...
-        def __or__(self, other: Any) -> Tensor: ...
-        def __ror__(self, other: Any) -> Tensor: ...
-        def __xor__(self, other: Any) -> Tensor: ...
-        def __rxor__(self, other: Any) -> Tensor: ...
-        def __lshift__(self, other: Any) -> Tensor: ...
-        def __rshift__(self, other: Any) -> Tensor: ...
-        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-        def __lt__(self, other: Any) -> Tensor: ...
-        def __le__(self, other: Any) -> Tensor: ...
-        def __gt__(self, other: Any) -> Tensor: ...
-        def __ge__(self, other: Any) -> Tensor: ...
-        def __neg__(self) -> Tensor: ...
-        def __pos__(self) -> Tensor: ...
-        def __abs__(self) -> Tensor: ...
-        def __invert__(self) -> Tensor: ...
-
     def __repr__(self) -> str:
         from .display import tensor_repr
 
@@ -516,72 +450,6 @@ def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
-def _operator(op: Any, reflected: bool = False) -> Any:
-    if reflected:
-
-        def method(self: Tensor, other: Any) -> Any:
-            return op(other, self) if _takes(other) else NotImplemented
-    else:
-
-        def method(self: Tensor, other: Any) -> Any:
-            return op(self, other) if _takes(other) else NotImplemented
-
-    return method
-
-
-def _takes(other: Any) -> bool:
-    return (
-        isinstance(other, Tensor)
-        or type(other) in _SCALARS
-        or isinstance(other, (np.generic, np.ndarray))
-        or backend_of(other) is not None
-    )
-
-
-def _install_operators() -> None:
-    pairs = {
-        "add": ew.add,
-        "sub": ew.subtract,
-        "mul": ew.multiply,
-        "truediv": ew.divide,
-        "floordiv": ew.floor_divide,
-        "mod": ew.remainder,
-        "pow": ew.pow,
-        "matmul": matmul,
-        "and": logic.bitwise_and,
-        "or": logic.bitwise_or,
-        "xor": logic.bitwise_xor,
-        "lshift": logic.bitwise_left_shift,
-        "rshift": logic.bitwise_right_shift,
-    }
-    for name, op in pairs.items():
-        setattr(Tensor, f"__{name}__", _operator(op))
-        setattr(Tensor, f"__r{name}__", _operator(op, reflected=True))
-    for name, op in {
-        "eq": logic.equal,
-        "ne": logic.not_equal,
-        "lt": logic.less,
-        "le": logic.less_equal,
-        "gt": logic.greater,
-        "ge": logic.greater_equal,
-    }.items():
-        setattr(Tensor, f"__{name}__", _operator(op))
-    for name, op in {
-        "neg": ew.negative,
-        "pos": ew.positive,
-        "abs": ew.abs,
-        "invert": logic.bitwise_invert,
-    }.items():
-        setattr(Tensor, f"__{name}__", _unary(op))
-
-
-def _unary(op: Any) -> Any:
-    def method(self: Tensor) -> Any:
-        return op(self)
-
-    return method
-
-
 _new = object.__new__
 
 
@@ -597,4 +465,4 @@ def _wrap(array: Any) -> Tensor:
 
 
 _install(Tensor, _wrap)
-_install_operators()
+install_operators(Tensor)

@@ -22,14 +22,19 @@ FOLDERS: dict[str, set[str]] = {
 # The order inside core: a unit (a file or a folder) may import, at module level, what stands in
 # its own line or above. Imports inside functions and for types may go anywhere within core.
 CORE = [
-    "errors paths notice",
+    "errors paths callers",
+    "notice",
     "state dtypes spelling native",
     "devices conversion",
+    "node",
+    "mistakes",
+    "operands",
     "op",
     "ops",
+    "operators",
     "tensor display",
-    "autograd creation random namespace linalg",
-    "anomaly checkpoint",
+    "walk creation random namespace linalg",
+    "autograd anomaly checkpoint",
     "nn weights graph insight data",
     "optim testing",
     "training",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from ..devices import Device, as_device, device_of, move
 from ..dtypes import FLOATS, DType, as_dtype
 from ..errors import ConfigError
-from ..op import Leaf
+from ..node import Leaf
 from ..tensor import Tensor
 from . import mistakes
 from .parameter import Buffer, Parameter

@@ -8,8 +8,9 @@ import numpy as np
 
 from .. import dtypes
 from ..errors import DtypeError, ShapeError
+from ..node import Node
 from ..notice import warn_once
-from ..op import Node, op
+from ..op import op
 from .classes import (
     check_reduction,
     check_target_shape,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..op import op
+from ..operands import check_same_float
 from .elementwise import sqrt, square
 from .reduction import mean, total
 from .shape import broadcast_to, reshape
@@ -280,8 +281,9 @@ def batch_norm(
             "Is this prediction? model.eval()",
             got=tuple(x.shape),
         )
-    batch_norm_inference._check_same_float(
-        [getattr(v, "array", v) for v in (x, running_mean, running_var, weight, bias)]
+    check_same_float(
+        batch_norm_inference,
+        [getattr(v, "array", v) for v in (x, running_mean, running_var, weight, bias)],
     )
     batch_mean, batch_var = batch_norm_stats(x)
     if running_mean is not None and running_var is not None:

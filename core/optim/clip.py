@@ -10,7 +10,8 @@ import numpy as np
 
 from ..dtypes import widened
 from ..errors import GradError
-from ..op import Leaf, op
+from ..node import Leaf
+from ..op import op
 from ..tensor import Tensor
 from .blocks import BLOCK
 

@@ -11,7 +11,7 @@ from ..creation import asarray
 from ..devices import device_of, move
 from ..errors import ConfigError, GradError, WeightsError
 from ..nn.module import Module
-from ..op import Leaf
+from ..node import Leaf
 from ..state import enable_grad
 from ..tensor import Tensor
 from .group import Bucket, ParamGroup, buckets_of

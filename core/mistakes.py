@@ -1,0 +1,210 @@
+"""What operations, gradients and tensors say when they are used wrongly.
+
+Each function makes the exception, and its caller raises it: so the code that decides stays short
+where it is read, and the words stand together here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import dtypes
+from .callers import user_line
+from .devices import backend_of, device_of
+from .errors import BestiaryError, DeviceError, DtypeError, GradError, ShapeError
+from .notice import warn_once
+from .state import state
+
+if TYPE_CHECKING:
+    from .node import Node
+    from .op import Op
+    from .tensor import Tensor
+
+
+# -- calling an operation ----------------------------------------------------------------------
+
+
+def label(op: Op[..., Any], position: int) -> str:
+    """The name of an operand; those of a variadic one share theirs."""
+    return op.operands[min(position, len(op.operands) - 1)]
+
+
+def no_operand(name: str, got: Any) -> DtypeError:
+    return DtypeError(
+        f"{name}: expected a tensor, an array or a number, got {type(got).__name__}.\n"
+        f"Make it a tensor first: bt.asarray(...)",
+        got=type(got).__name__,
+    )
+
+
+def devices_differ(op: Op[..., Any], operands: tuple[Any, ...], arrays: list[Any]) -> DeviceError:
+    places = []
+    devices = set()
+    for i, (x, a) in enumerate(zip(operands, arrays, strict=True)):
+        if backend_of(a) is None:
+            continue
+        name = getattr(getattr(x, "_node", None), "name", None)
+        where = str(device_of(a))
+        devices.add(where)
+        places.append(f"  {label(op, i)}{f' ({name})' if name else ''}: {where}")
+    return DeviceError(
+        f"{op.name}: the tensors are on different devices.\n"
+        + "\n".join(places)
+        + "\nMove the input to the model: x = x.to(model.device)"
+        + "  (or the model to the input: model.to(x.device)).",
+        devices=sorted(devices),
+    )
+
+
+def floats_differ(op: Op[..., Any], found: dict[dtypes.DType, str]) -> DtypeError:
+    """Of operands that must agree; `found` names the first operand of each dtype."""
+    listing = ", ".join(f"{name} is {d}" for d, name in found.items())
+    hint = ""
+    if dtypes.float64 in found:
+        hint = "\nfloat64 usually comes from a NumPy array or a Python list made with NumPy."
+    wanted = next(d for d in found if d != dtypes.float64)
+    return DtypeError(
+        f"{op.name}: floating dtypes differ: {listing}.{hint}\n"
+        f"Convert the data: x = x.astype(bt.{wanted})",
+        dtypes={name: str(d) for d, name in found.items()},
+    )
+
+
+def clearer(
+    op: Op[..., Any], error: Exception, operands: tuple[Any, ...], constants: dict[str, Any]
+) -> Exception:
+    """The error of a kernel, with the operation's name and what it was given."""
+    if isinstance(error, BestiaryError):
+        return error
+    if op.explain is not None:
+        better = op.explain(error, operands, constants)
+        if better is not None:
+            return better
+    shapes = [
+        f"  {label(op, i)}: {tuple(x.shape)} {x.dtype}"
+        for i, x in enumerate(operands)
+        if hasattr(x, "shape")
+    ]
+    text = f"{op.name}: {error}\n" + "\n".join(shapes)
+    if isinstance(error, ValueError):
+        kept = [tuple(x.shape) for x in operands if hasattr(x, "shape")]
+        return ShapeError(text, shapes=kept)
+    if isinstance(error, TypeError):
+        return DtypeError(text)
+    error.add_note(f"in bestiary's {text}")
+    return error
+
+
+# -- asking for gradients ----------------------------------------------------------------------
+
+
+def no_graph(out: Tensor) -> GradError:
+    if not state.grad_enabled:
+        cause = "it was computed under no_grad or inference_mode: move the computation outside."
+    else:
+        cause = (
+            "none of the tensors it was made from needs a gradient.\n"
+            "  All parameters frozen? model.requires_grad_(True)\n"
+            "  Computed under no_grad? Move it outside.\n"
+            "  Went through .item(), .numpy() or float()? These cut the graph; keep tensors."
+        )
+    return GradError(
+        f"backward: this tensor of shape {out.shape} has no graph: {cause}", shape=out.shape
+    )
+
+
+def no_single_value(out: Tensor) -> GradError:
+    return GradError(
+        f"backward: the result has shape {out.shape}, {out.size} values, and a "
+        "gradient starts from one.\nReduce it first: loss.mean().backward()\n"
+        f"or give the gradient: loss.backward(bt.ones({out.shape}))",
+        shape=out.shape,
+    )
+
+
+def no_rule(op: Op[..., Any]) -> GradError:
+    return GradError(
+        f"{op.name} has no gradient.\nIf none is wanted, detach its input: x.detach()",
+        op=op.name,
+    )
+
+
+def graph_freed(node: Node) -> GradError:
+    return GradError(
+        f"backward: the graph was freed by an earlier backward (at {node.op.name}, "
+        f"{user_line(node.code, node.lasti)}).\n"
+        "A value carried through a loop? Cut it: state = state.detach()\n"
+        "Two losses that share a graph? Add them: (loss1 + loss2).backward()\n"
+        "The same graph again? Keep it: loss.backward(retain_graph=True)",
+        op=node.op.name,
+    )
+
+
+def written_since(node: Node, cell: list[Any]) -> GradError:
+    """Of a saved value; `cell` holds its version and where it was last written."""
+    written = user_line(*cell[1]) if cell[1] is not None else "an unknown line"
+    saved_at = user_line(node.code, node.lasti)
+    return GradError(
+        f"backward: a value that {node.op.name} needs was changed in place.\n"
+        f"  {node.op.name} saved it at {saved_at}\n"
+        f"  it was written at {written}\n"
+        "Make a new tensor instead of writing: x = bt.where(mask, value, x), "
+        "or write to a copy: y = x.clone(); y[i] = v",
+        op=node.op.name,
+        saved_at=saved_at,
+        written_at=written,
+    )
+
+
+def warn_of_forgotten_zero_grad(step: int) -> None:
+    """Once: a gradient is added to one that an optimizer has used."""
+    warn_once(
+        "zero_grad",
+        f"after optimizer step {step}, backward adds to gradients that this step used already.\n"
+        "Clear them once a step: optimizer.zero_grad() before loss.backward()",
+    )
+
+
+# -- using a tensor ----------------------------------------------------------------------------
+
+
+def not_for_numpy(x: Tensor, on_device: bool) -> GradError:
+    steps, reasons = [], []
+    if x._node is not None:
+        steps.append(".detach()")
+        reasons.append("it takes part in a gradient, which NumPy would not see")
+    if on_device:
+        steps.append(".cpu()")
+        reasons.append(f"it is on {x.device}")
+    return GradError(
+        f"this tensor cannot become a NumPy array: {' and '.join(reasons)}.\n"
+        f"Write: x{''.join(steps)}.numpy()",
+        steps=steps,
+    )
+
+
+def no_gradient_for(dtype: dtypes.DType) -> GradError:
+    return GradError(
+        f"a tensor of {dtype} can have no gradient.\n"
+        "Convert it: x.astype(bt.float32).requires_grad_()",
+        dtype=str(dtype),
+    )
+
+
+def write_to_leaf(x: Tensor) -> GradError:
+    return GradError(
+        "x[i] = v on a leaf that needs gradients would change what gradients refer to.\n"
+        "A training step? Use an optimizer, or bt.assign(x, value) to overwrite it all.\n"
+        "Part of the computation? Write to a copy: y = x.clone(); y[i] = v",
+        shape=x.shape,
+    )
+
+
+def write_to_view(x: Tensor) -> GradError:
+    return GradError(
+        "x[i] = v on the result of indexing, reshape or transpose: whether it shares "
+        "memory depends on the layout.\n"
+        "Write to the tensor itself with one index: x[0, 1] = v instead of x[0][1] = v,\n"
+        "or to a copy: y = x[0].clone(); y[1] = v",
+        shape=x.shape,
+    )
