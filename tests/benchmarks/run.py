@@ -7,7 +7,7 @@
 The peer is the Python of an environment that has torch (and nothing of ours). Each side runs in
 a process of its own; outputs are compared before anything is timed; then the sides take turns,
 and the median of the ratios pair by pair is what counts, because machines drift. Variables that
-force slower BLAS kernels are unset for both.
+slow either side down without need are unset for both.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-FORCING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Unset for all sides: they force slower BLAS kernels, or keep Python from caching what it compiles.
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
 class Side:
     """A worker process: answers one JSON line with one JSON line."""
 
     def __init__(self, python: str, jobs: str, folder: Path) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in FORCING}
+        environment = {k: v for k, v in os.environ.items() if k not in SLOWING}
         self.process = subprocess.Popen(
             [python, str(HERE / "worker.py"), jobs, str(folder)],
             stdin=subprocess.PIPE,
