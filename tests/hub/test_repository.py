@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import hub_server
 import pytest
 
 REFERENCES = Path(__file__).parents[1] / "references" / "data"
-
-_spec = importlib.util.spec_from_file_location(
-    "hub_server", Path(__file__).with_name("hub_server.py")
-)
-hub_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hub_server)
 
 
 def load(url: str, home: Path, name: str, **variables: str) -> dict[str, object]:
@@ -69,14 +63,14 @@ def test_a_repository_is_fetched_once_into_the_standard_cache(hub, tmp_path):
     assert sorted(r.rpartition("/")[2] for r in fetched) == ["config.json", "model.safetensors"]
     snapshots = tmp_path / "hub" / "models--zoo--resnet" / "snapshots" / hub_server.COMMIT
     assert {p.name for p in snapshots.iterdir()} == {"config.json", "model.safetensors"}
-    hub.requests.clear()
+    hub.forget()
     assert load(hub.url, tmp_path, "zoo/resnet") == found
     assert hub.requests == []  # complete in the cache: no connection at all
 
 
 def test_offline_with_a_complete_cache(hub, tmp_path):
     load(hub.url, tmp_path, "zoo/resnet")
-    hub.requests.clear()
+    hub.forget()
     assert load(hub.url, tmp_path, "zoo/resnet", HF_HUB_OFFLINE="1")["loaded"] > 10
     assert hub.requests == []
 
@@ -84,7 +78,7 @@ def test_offline_with_a_complete_cache(hub, tmp_path):
 def test_offline_without_it(hub, tmp_path):  # ERRORS 30
     found = load(hub.url, tmp_path, "zoo/resnet", HF_HUB_OFFLINE="1")
     assert found["kind"] == "HubError"
-    for part in ("HF_HUB_OFFLINE", str(tmp_path), "hf download zoo/resnet"):
+    for part in ("HF_HUB_OFFLINE", str(tmp_path), "bestiary pull zoo/resnet"):
         assert part in found["error"]
     assert hub.requests == []
 
