@@ -112,7 +112,7 @@ class Progress(Generic[T]):
         bar = tqdm(
             total=self.total,
             desc=self.what,
-            unit=self.unit,
+            unit=self.unit if self.unit in ("B", "it") else f" {self.unit}",
             unit_scale=in_bytes,
             unit_divisor=1000,
             file=self._file,
@@ -141,7 +141,9 @@ class Progress(Generic[T]):
         rate = self.done / elapsed if elapsed > 0 else 0.0
         parts = [_amount(self.done, self.unit)] if self.done or self.total else []
         if self.total:
-            parts[0] += f" of {_amount(self.total, self.unit)} ({self.done / self.total:.0%})"
+            # "3 of 20 files", and "3 MB of 20 MB", whose units may differ.
+            done = _amount(self.done, self.unit if self.unit == "B" else "it")
+            parts = [f"{done} of {_amount(self.total, self.unit)} ({self.done / self.total:.0%})"]
         if self.done:
             parts.append(f"{_amount(rate, self.unit)}/s")
         if self.total and rate and self.done < self.total:
@@ -196,7 +198,7 @@ def progress(
 
     Args:
         total: how much there is to do; taken from `len(iterable)` where there is one.
-        unit: what is counted; "B" shows bytes as kB, MB and GB.
+        unit: what is counted, in the plural; "B" shows bytes as kB, MB and GB.
         file: where it is shown, the standard error stream unless given.
         delay: seconds of silence at the start.
         enabled: None asks the variable BESTIARY_PROGRESS ("0" or "off" turn it off).

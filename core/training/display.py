@@ -38,7 +38,7 @@ class ProgressLine:
             total = None
         of = f"/{trainer.epochs}" if trainer.epochs is not None else ""
         self._bar = progress(
-            total=total, what=f"epoch {trainer.epoch + 1}{of}", unit="batch", file=self._file
+            total=total, what=f"epoch {trainer.epoch + 1}{of}", unit="batches", file=self._file
         )
 
     def waited(self, seconds: float) -> None:

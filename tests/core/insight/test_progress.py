@@ -40,8 +40,8 @@ def test_lines_in_a_pipe(clock):
     lines = file.getvalue().splitlines()
     # At 2 s, then every 10 s, and a last one.
     assert len(lines) == 6
-    assert lines[0] == "reading: 4 images of 100 images (4%), 2 images/s, 48 s left"
-    assert lines[-1] == "reading: 100 images of 100 images (100%), 2 images/s, 50 s"
+    assert lines[0] == "reading: 4 of 100 images (4%), 2 images/s, 48 s left"
+    assert lines[-1] == "reading: 100 of 100 images (100%), 2 images/s, 50 s"
     assert "\r" not in file.getvalue()
 
 
@@ -51,6 +51,12 @@ def test_bytes_and_unknown_total(clock):
         clock.now += 4
         bar.update(6_000_000, note="from the cache")
     assert file.getvalue().splitlines()[0] == "fetching: 6 MB, 1.5 MB/s, 4 s, from the cache"
+    file = io.StringIO()
+    with progress(total=2_000_000, what="fetching", unit="B", file=file) as bar:
+        clock.now += 4
+        bar.update(500_000)
+    first = file.getvalue().splitlines()[0]
+    assert first == "fetching: 500 kB of 2 MB (25%), 125 kB/s, 12 s left"
 
 
 def test_work_that_counts_nothing_shows_the_time(clock):
@@ -76,13 +82,14 @@ def test_long_durations(clock):
 def test_bar_in_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     file = Terminal()
-    with progress(total=50, what="reading", file=file, delay=0) as bar:
+    with progress(total=50, what="reading", unit="files", file=file, delay=0) as bar:
         for _ in range(50):
             bar.update(1, note="loss 0.5")
     assert "\r" in file.getvalue()
     assert "reading" in file.getvalue()
     assert "loss 0.5" in file.getvalue()
     assert "50/50" in file.getvalue()
+    assert " files/s" in file.getvalue()
 
 
 def test_an_exception_passes_and_prints_no_last_line(clock):

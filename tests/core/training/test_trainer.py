@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -209,6 +210,14 @@ def test_progress_is_shown(capsys):
     trainer(epochs=2, quiet=False).fit()
     err = capsys.readouterr().err
     assert "epoch 1/2: loss" in err and "samples/s" in err and "data wait" in err
+
+
+def test_long_epochs_say_how_far_they_are(monkeypatch, capsys):
+    hours = itertools.count(0, 3600)  # each look at the clock is an hour later
+    monkeypatch.setattr("bestiary.core.insight.progress.time.monotonic", lambda: next(hours))
+    trainer(epochs=1, quiet=False).fit()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].startswith("epoch 1/1: 2 of 9 batches (22%), ")
 
 
 @pytest.mark.parametrize(
