@@ -161,8 +161,8 @@ def _task_name(loaded: Loaded, options: _Options, wanted: str | None) -> str:
         return wanted
     if classes == 0:
         return FEATURES
-    saved = loaded.card.task
-    return saved if saved == FEATURES and options.num_classes is None else own
+    saved_so = MARKER in loaded.published and loaded.card.task == FEATURES
+    return FEATURES if saved_so and options.num_classes is None else own
 
 
 def task_class(task: str) -> Any:
