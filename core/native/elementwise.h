@@ -144,6 +144,23 @@ KERNEL(relu_backward) { /* g where the output was positive */
     SIMD for (int64_t i = begin; i < end; i++) out[i] = y[i] > 0.0f ? g[i] : 0.0f;
 }
 
+/* floats: low and high; NaN stays NaN */
+KERNEL(hardtanh) {
+    const float *xs = a->p[0], low = a->f[0], high = a->f[1];
+    float *out = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) {
+        float x = xs[i] < low ? low : xs[i];
+        out[i] = x > high ? high : x;
+    }
+}
+
+KERNEL(hardtanh_backward) { /* g where the output was inside */
+    const float *g = a->p[0], *y = a->p[1], low = a->f[0], high = a->f[1];
+    float *out = a->p[2];
+    SIMD for (int64_t i = begin; i < end; i++)
+        out[i] = (y[i] > low) & (y[i] < high) ? g[i] : 0.0f;
+}
+
 KERNEL(bfloat16_to_float32) {
     const uint16_t *x = a->p[0];
     float *y = a->p[1];

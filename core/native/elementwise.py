@@ -1,4 +1,4 @@
-"""Elementwise kernels: activations, half types, optimizer steps, random blocks.
+"""Elementwise kernels: activations, half types, random blocks.
 
 Activations take float32 arrays whose memory has no gaps, in any order of axes (channels-last
 too): the result has the same layout. Other arrays are copied first.
@@ -31,6 +31,18 @@ def relu(x: Float32, out: Float32 | None = None) -> Float32:
 def relu_backward(g: Float32, y: Float32, out: Float32 | None = None) -> Float32:
     """g where the output y of ReLU is positive, else 0."""
     return _map("relu_backward", y, g, out)
+
+
+def hardtanh(x: Float32, low: float, high: float, out: Float32 | None = None) -> Float32:
+    """x limited to a range; NaN stays NaN."""
+    return _map("hardtanh", x, None, out, (low, high))
+
+
+def hardtanh_backward(
+    g: Float32, y: Float32, low: float, high: float, out: Float32 | None = None
+) -> Float32:
+    """g where the output y of `hardtanh` is inside its range, else 0."""
+    return _map("hardtanh_backward", y, g, out, (low, high))
 
 
 def sigmoid(x: Float32, out: Float32 | None = None) -> Float32:
@@ -111,7 +123,13 @@ def philox(seed: int, first: int, count: int) -> NDArray[np.uint32]:
     return out
 
 
-def _map(kernel: str, x: Float32, g: Float32 | None, out: Float32 | None) -> Float32:
+def _map(
+    kernel: str,
+    x: Float32,
+    g: Float32 | None,
+    out: Float32 | None,
+    floats: tuple[float, ...] = (),
+) -> Float32:
     """out = kernel(x), or kernel(g, x): all of one shape, in the memory order of x."""
     _check_float32(kernel, "x", x)
     flat, axes = _flat(x)
@@ -128,7 +146,7 @@ def _map(kernel: str, x: Float32, g: Float32 | None, out: Float32 | None) -> Flo
             )
         flat_out = view.reshape(-1)
     if g is None:
-        run(kernel, (flat, flat_out), (), (), flat.size, GRAIN)
+        run(kernel, (flat, flat_out), (), floats, flat.size, GRAIN)
         return out
     _check_float32(kernel, "g", g)
     if g.shape != x.shape:
@@ -138,7 +156,7 @@ def _map(kernel: str, x: Float32, g: Float32 | None, out: Float32 | None) -> Flo
             got=g.shape,
         )
     flat_g = np.ascontiguousarray(g if axes is None else g.transpose(axes)).reshape(-1)
-    run(kernel, (flat_g, flat, flat_out), (), (), flat.size, GRAIN)
+    run(kernel, (flat_g, flat, flat_out), (), floats, flat.size, GRAIN)
     return out
 
 

@@ -35,6 +35,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
     X(relu, "fF") X(sigmoid, "fF") X(hardswish, "fF") \
+    X(hardtanh, "fF") X(hardtanh_backward, "ffF") \
     X(relu_backward, "ffF") X(hardswish_backward, "ffF") \
     X(gelu_backward, "ffF") X(gelu_tanh_backward, "ffF") X(silu_backward, "ffF") \
     X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \

@@ -88,7 +88,18 @@ def _hardtanh(xp: Any, x: Tensor, *, low: float, high: float) -> Tensor:
 
 @_hardtanh.backward
 def _(g, out, low, high):
-    return g * ((out > low) & (out < high))
+    return hardtanh_backward(g, out, low=low, high=high)
+
+
+@op
+def hardtanh_backward(xp: Any, grad: Tensor, y: Tensor, *, low: float, high: float) -> Tensor:
+    """The gradient where the result of `hardtanh` was inside its range, else 0."""
+    return grad * ((y > low) & (y < high))
+
+
+@hardtanh_backward.backward
+def _(g, y, low, high):
+    return hardtanh_backward(g, y, low=low, high=high), None
 
 
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:

@@ -102,6 +102,23 @@ def _channel_sum(x: Any, *, axis: int = 1) -> Any:
     return NotImplemented if rows is None else native.channel_sum(rows)
 
 
+def _channel_sums(grad: Any, x: Any, mean: Any) -> Any:
+    rows = _channels_last(x) if plain(grad, x) else None
+    gs = None if rows is None else _channels_last(grad)
+    if gs is None or x.size <= normalization._SMALL:
+        return NotImplemented
+    first, second = native.channel_sums(gs, rows, np.ascontiguousarray(mean, np.float32))
+    return first.astype(np.float32), second.astype(np.float32)
+
+
+def _scale_channels(x: Any, factor: Any) -> Any:
+    rows = _channels_last(x) if plain(x) else None
+    if rows is None or x.size <= normalization._SMALL:
+        return NotImplemented
+    zeros, factor = np.zeros(x.shape[1], np.float32), np.ascontiguousarray(factor, np.float32)
+    return _as_input(native.batch_norm_apply(rows, zeros, factor, zeros), x.ndim)
+
+
 def _rows(x: Any, axes: int) -> Any:
     """(rows, D), where x is C-contiguous; None elsewhere."""
     return normalization.flat_rows(x, axes) if x.flags.c_contiguous else None
@@ -275,6 +292,16 @@ def _alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and a.strides == b.strides
 
 
+def _hardtanh(x: Any, *, low: float, high: float) -> Any:
+    return native.hardtanh(x, low, high) if plain(x) else NotImplemented
+
+
+def _hardtanh_backward(grad: Any, y: Any, *, low: float, high: float) -> Any:
+    if not (plain(grad, y) and _alike(grad, y)):
+        return NotImplemented
+    return native.hardtanh_backward(grad, y, low, high)
+
+
 def _gelu(x: Any, *, approximate: str) -> Any:
     if not plain(x):
         return NotImplemented
@@ -329,6 +356,8 @@ def register() -> None:
         (normalization.batch_norm_inference, _batch_norm),
         (normalization.batch_norm_backward, _batch_norm_backward),
         (normalization.channel_sum, _channel_sum),
+        (normalization.channel_sums, _channel_sums),
+        (normalization.scale_channels, _scale_channels),
         (rownorm._layer_norm, _layer_norm),
         (rownorm.layer_norm_backward, _layer_norm_backward),
         (rownorm._rms_norm, _rms_norm),
@@ -344,6 +373,8 @@ def register() -> None:
         (pooling.max_unpool, _max_unpool),
         (activation.relu, _elementwise(native.relu)),
         (activation.relu_backward, _elementwise_backward(native.relu_backward)),
+        (activation._hardtanh, _hardtanh),
+        (activation.hardtanh_backward, _hardtanh_backward),
         (activation.sigmoid, _elementwise(native.sigmoid)),
         (activation.hardswish, _elementwise(native.hardswish)),
         (activation.hardswish_backward, _elementwise_backward(native.hardswish_backward)),

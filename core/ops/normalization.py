@@ -69,6 +69,47 @@ def _(g, shapes, axis):
     return broadcast_to(reshape(g, (-1,) + (1,) * (len(shape) - place - 1)), shape)
 
 
+@op(outputs=2, wide=True)
+def channel_sums(xp: Any, grad: Tensor, x: Tensor, mean_: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of grad and of grad (x - mean) over all axes but the channels'.
+
+    Shape: grad, x (B, C, ...), mean (C,) -> (C,), (C,).
+    """
+    centred = x - per_channel(mean_.astype(x.dtype), x.ndim)
+    return channel_sum(grad), channel_sum(grad * centred)
+
+
+@channel_sums.backward
+def _(g, grad, x, mean_, needs):
+    first, second = g
+    ndim = len(x.shape)
+    grads: Any = [None, None, None]
+    if needs[0] and first is not None:
+        grads[0] = broadcast_to(per_channel(first, ndim), x.shape)
+    if second is not None:
+        by = per_channel(second, ndim)
+        if needs[0]:
+            own = by * (x - per_channel(mean_, ndim))
+            grads[0] = own if grads[0] is None else grads[0] + own
+        grads[1] = by * grad if needs[1] else None
+        grads[2] = -second * channel_sum(grad) if needs[2] else None
+    return tuple(grads)
+
+
+@op(wide=True)
+def scale_channels(xp: Any, x: Tensor, factor: Tensor) -> Tensor:
+    """Every channel times its factor. Shape: x (B, C, ...), factor (C,) -> as x."""
+    return x * per_channel(factor.astype(x.dtype), x.ndim)
+
+
+@scale_channels.backward
+def _(g, x, factor, needs):
+    return (
+        scale_channels(g, factor) if needs[0] else None,
+        channel_sum(g * x) if needs[1] else None,
+    )
+
+
 def sum_rows(x: Any) -> Any:
     """The sum over all axes but the last; arrays and tensors alike."""
     return channel_sum(x, axis=-1)
@@ -199,17 +240,17 @@ def batch_norm_inference(
 
 @batch_norm_inference.backward
 def _(g, x, mean_, var, weight, eps, needs):
-    ndim = len(x.shape)
     rstd = (var + eps) ** -0.5
     scale = rstd if weight is None else rstd * weight
-    grads = [g * per_channel(scale, ndim) if needs[0] else None, None, None, None, None]
-    if needs[1]:
-        grads[1] = -channel_sum(g) * scale
+    grads = [scale_channels(g, scale) if needs[0] else None, None, None, None, None]
     if needs[2] or needs[3]:
-        dot = channel_sum(g * (x - per_channel(mean_, ndim)))
+        total_, dot = channel_sums(g, x, mean_)
         grads[2] = dot * scale * (rstd * rstd) * -0.5 if needs[2] else None
         grads[3] = dot * rstd if needs[3] else None
-    grads[4] = channel_sum(g) if needs[4] else None
+    elif needs[1] or needs[4]:
+        total_ = channel_sum(g)
+    grads[1] = -total_ * scale if needs[1] else None
+    grads[4] = total_ if needs[4] else None
     return tuple(grads)
 
 

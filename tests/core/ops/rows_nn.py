@@ -215,6 +215,16 @@ def _channel_large(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
+def _eval_large(rng: np.random.Generator) -> list[Sample]:
+    rest = [uniform(rng, (40,)), uniform(rng, (40,), 0.5, 2)]
+    affine = [uniform(rng, (40,)), uniform(rng, (40,))]
+    return [
+        sample(uniform(rng, (3, 40, 30, 31)), *rest, *affine),
+        sample(np.moveaxis(uniform(rng, (3, 30, 31, 40)), -1, 1), *rest, *affine),
+        sample(uniform(rng, (700, 40)), *rest, None, None),
+    ]
+
+
 def group_norm(x: Any, w: Any, b: Any) -> Any:
     return F.group_norm(x, 2, w, b)
 
@@ -516,8 +526,9 @@ ROWS = [
         F.batch_norm,
         _eval_samples,
         name="batch_norm_eval",
-        covers=("batch_norm_inference",),
+        covers=("batch_norm_inference", "channel_sums", "scale_channels"),
         reference=_batch_norm_eval,
+        large=_eval_large,
         keeps_layout=True,
     ),
     Row(
