@@ -6,10 +6,11 @@ where it is read, and the words stand together here.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import dtypes
-from .callers import user_line
+from .callers import OUTSIDE, PACKAGE, user_line
 from .devices import backend_of, device_of
 from .errors import BestiaryError, DeviceError, DtypeError, GradError, ShapeError
 from .notice import warn_once
@@ -162,6 +163,35 @@ def warn_of_forgotten_zero_grad(step: int) -> None:
         "zero_grad",
         f"after optimizer step {step}, backward adds to gradients that this step used already.\n"
         "Clear them once a step: optimizer.zero_grad() before loss.backward()",
+    )
+
+
+PREDICTION = "train_mode"
+
+
+def warn_of_prediction(x: Tensor) -> None:
+    """Once: a value is read that a layer in training mode made without gradients.
+
+    A result with a graph is a loss on its way to `backward`; what the library reads for itself
+    is no prediction.
+    """
+    if state.noisy is None or x._node is not None:
+        return
+    frame = sys._getframe(1)
+    reader = frame.f_code.co_filename  # the file of Tensor, some of whose methods call others
+    while frame.f_back is not None and frame.f_code.co_filename == reader:
+        frame = frame.f_back
+    caller = frame.f_code.co_filename
+    if caller.startswith(PACKAGE) and not caller.startswith(OUTSIDE):
+        return
+    layer, line = state.noisy
+    state.noisy = None
+    warn_once(
+        PREDICTION,
+        f"{layer} ran in training mode at {line} while no gradients were recorded, and results "
+        "are read here: they are noisy or depend on the rest of the batch.\n"
+        "Predicting? model.eval() before, model.train() after.\n"
+        "On purpose? warnings.filterwarnings('ignore', category=bt.nn.TrainingWarning)",
     )
 
 

@@ -28,6 +28,11 @@ def warn_once(key: str, message: str) -> None:
     )
 
 
+def was_given(key: str) -> bool:
+    """Whether a warning of this key was given already."""
+    return key in _given
+
+
 def forget_warnings() -> None:
     """Let every warning be given once more (for tests)."""
     _given.clear()

@@ -22,6 +22,8 @@ class _State(threading.local):
     inference: bool = False
     observers: tuple[Observer, ...] = ()
     device: Any = None
+    # A layer that ran in training mode without gradients since the last backward pass, and where.
+    noisy: tuple[str, str] | None = None
     # Random keys: a list to which draws are appended, or an iterator that supplies them.
     key_log: list[Any] | None = None
     key_replay: Iterator[Any] | None = None

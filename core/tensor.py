@@ -28,6 +28,7 @@ from .ops.shape import (
     to_device,
 )
 from .spelling import spelled, torch_spelling
+from .state import state
 
 
 class Tensor(Operators):
@@ -243,10 +244,14 @@ class Tensor(Operators):
                 "Reduce it first (x.mean().item()), or use x.tolist().",
                 shape=self.shape,
             )
+        if state.noisy is not None:
+            mistakes.warn_of_prediction(self)
         return self.array.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
+        if state.noisy is not None:
+            mistakes.warn_of_prediction(self)
         return self.array.tolist()
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -258,6 +263,8 @@ class Tensor(Operators):
         elsewhere = type(self.array) is not np.ndarray
         if elsewhere or self._node is not None:
             raise mistakes.not_for_numpy(self, elsewhere)
+        if state.noisy is not None:
+            mistakes.warn_of_prediction(self)
         return self.array  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:

@@ -41,6 +41,7 @@ def walk(
     """
     observed = bool(watch.count and state.observers)
     on_tensors = create_graph or observed
+    state.noisy = None  # what ran without gradients was for training
     order, useful = _reachable(edges, targets)
     pending: dict[Edge, Any] = {}
     owned: set[Edge] = set()  # sums that the walk made itself and may add to in place

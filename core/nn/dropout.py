@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from ..callers import user_frame, user_line
 from ..errors import ConfigError
-from ..notice import warn_once
+from ..mistakes import PREDICTION
+from ..notice import was_given
 from ..state import state
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module
 
 
-def warn_of_prediction(layer: str) -> None:
-    """Say once that a model in training mode computes without gradients."""
-    warn_once(
-        "train_mode",
-        f"{layer} runs in training mode while no gradients are recorded, so predictions are "
-        "noisy or depend on the rest of the batch.\n"
-        "Predicting? model.eval() before, model.train() after.\n"
-        "On purpose? warnings.filterwarnings('ignore', category=bt.nn.TrainingWarning)",
-    )
+def note_unrecorded(layer: str) -> None:
+    """Remember that a layer in training mode computes without gradients.
+
+    That may be on purpose: a generator that makes data for its critic, a teacher, statistics of
+    batch norm. It is a prediction, and warned of, when a result is read (`Tensor.item`, `tolist`,
+    `numpy`) before the next backward pass.
+    """
+    if state.noisy is None and not was_given(PREDICTION):
+        frame = user_frame()
+        state.noisy = layer, user_line(frame.f_code, frame.f_lasti)
 
 
 class _Dropout(Module):
@@ -32,7 +35,7 @@ class _Dropout(Module):
         if not self.training or self.p == 0:
             return False
         if not state.grad_enabled:
-            warn_of_prediction(type(self).__name__)
+            note_unrecorded(type(self).__name__)
         return True
 
     def extra_repr(self) -> str:
@@ -82,7 +85,7 @@ class DropPath(Module):
         if not self.training or self.drop_prob == 0:
             return input
         if not state.grad_enabled:
-            warn_of_prediction("DropPath")
+            note_unrecorded("DropPath")
         out = F.drop_path(input, self.drop_prob)
         return out if self.scale_by_keep else out * (1 - self.drop_prob)
 

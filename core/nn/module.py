@@ -21,6 +21,7 @@ from ..devices import Device, as_device, device_of, move
 from ..dtypes import FLOATS, DType, as_dtype
 from ..errors import ConfigError
 from ..node import Leaf
+from ..state import state
 from ..tensor import Tensor
 from . import mistakes
 from .parameter import Buffer, Parameter
@@ -266,6 +267,8 @@ class Module:
         """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree."""
         for module in self.modules():
             module.training = mode
+        if not mode:
+            state.noisy = None  # what is read from now on is meant
         return self
 
     def eval(self) -> Self:

@@ -16,7 +16,7 @@ from ..state import state
 from ..tensor import Tensor
 from . import functional as F
 from . import init
-from .dropout import warn_of_prediction
+from .dropout import note_unrecorded
 from .module import Module
 from .parameter import Buffer, Parameter
 
@@ -115,7 +115,7 @@ class _BatchNorm(_ByChannel):
         self._check(input)
         if self.training:
             if not state.grad_enabled:
-                warn_of_prediction(type(self).__name__)
+                note_unrecorded(type(self).__name__)
             if self.num_batches_tracked is not None:
                 count_up(self.num_batches_tracked)
         return F.batch_norm(

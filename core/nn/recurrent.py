@@ -18,7 +18,7 @@ from ..state import state
 from ..tensor import Tensor
 from . import functional as F
 from . import init
-from .dropout import warn_of_prediction
+from .dropout import note_unrecorded
 from .module import Module
 from .parameter import Parameter
 
@@ -135,7 +135,7 @@ class _Recurrent(Module):
                 x = x * valid.reshape(steps, batch, 1).astype(x.dtype)
             if self.dropout and self.training and layer + 1 < self.num_layers:
                 if not state.grad_enabled:
-                    warn_of_prediction(type(self).__name__)
+                    note_unrecorded(type(self).__name__)
                 x = F.dropout(x, self.dropout, True)
         ends = tuple(stack(kept) for kept in last)
         if single:

@@ -135,22 +135,73 @@ def test_dropping_whole_maps_and_unscaled_paths():
     assert not nn.Dropout(1.0)(x).array.any()
 
 
-@pytest.mark.parametrize(
-    "layer", [lambda: nn.Dropout(), lambda: nn.BatchNorm1d(4), lambda: nn.DropPath(0.5)]
-)
+LAYERS = [lambda: nn.Dropout(), lambda: nn.BatchNorm1d(4), lambda: nn.DropPath(0.5)]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_prediction_in_train_mode_is_noticed_once(layer):
     notice.forget_warnings()
     model = nn.Sequential(layer())
     x = data(8, 4)
     model(x)  # training: nothing to say
-    with bt.no_grad(), pytest.warns(nn.TrainingWarning, match=r"model\.eval\(\)"):
-        model(x)
     with bt.no_grad():
-        model(x)
+        out = model(x)
+    with pytest.warns(
+        nn.TrainingWarning, match=r"(?s)test_layers\.py:\d+ .*model\.eval\(\)"
+    ) as seen:
+        out.numpy()
+    assert seen[0].filename == __file__
+    with bt.no_grad():
+        model(x).numpy()
     notice.forget_warnings()
     with bt.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.eval()(x)
+        model(x)
+        model.eval()(x).numpy()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.mean().item(),
+        lambda x: x.tolist(),
+        lambda x: np.asarray(x),
+        lambda x: float(x.sum()),
+        lambda x: bt.argmax(x, axis=1).numpy(),
+    ],
+)
+def test_every_way_of_reading_a_prediction(read):
+    notice.forget_warnings()
+    with bt.no_grad():
+        out = nn.Dropout()(data(8, 4))
+    with pytest.warns(nn.TrainingWarning):
+        read(out)
+
+
+def test_layers_that_run_without_gradients_on_purpose_are_left_alone():
+    notice.forget_warnings()
+    generator = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout())
+    teacher = nn.Sequential(nn.Linear(4, 1), nn.Dropout())
+    critic = nn.Linear(4, 1)
+    optimizer = bt.optim.SGD(critic.parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(3):
+            with bt.no_grad():
+                fake, wanted = generator(data(8, 4, seed=step)), teacher(data(8, 4))
+            labels = nn.functional.one_hot(bt.tensor([0, 1, 2, 3] * 2), 4)  # reads ids itself
+            loss = nn.functional.mse_loss(critic(fake * labels), wanted)
+            loss.item()
+            optimizer.zero_grad()
+            loss.backward()
+            loss.item()
+            fake.numpy()
+            optimizer.step()
+        with bt.no_grad():  # statistics of batch norm are taken anew
+            generator(data(8, 4))
+        generator.eval()
+        fake.numpy()
+    notice.forget_warnings()
 
 
 def test_batch_norm_counts_and_averages():
