@@ -63,10 +63,9 @@ _NAMES = {
         "core.ops.cumulative": "cumulative_prod cumulative_sum diff",
         "core.ops.einsum": "einsum",
         "core.ops.elementwise": (
-            "abs acos acosh add asin asinh atan atan2 atanh ceil clip conj copysign cos cosh "
-            "divide exp expm1 floor floor_divide hypot imag log log10 log1p log2 logaddexp "
-            "maximum minimum multiply negative nextafter positive pow real reciprocal "
-            "remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc where"
+            "abs add clip conj divide exp expm1 imag log log10 log1p log2 logaddexp maximum "
+            "minimum multiply negative positive pow real reciprocal sign sqrt square subtract "
+            "where"
         ),
         "core.ops.indexing": "put_along_axis take take_along_axis",
         "core.ops.linalg": "diag matmul outer tensordot trace vecdot",
@@ -77,10 +76,14 @@ _NAMES = {
             "not_equal"
         ),
         "core.ops.manipulation": (
-            "broadcast_arrays broadcast_shapes flip meshgrid moveaxis pad repeat roll split "
-            "tile tril triu unstack"
+            "broadcast_arrays broadcast_shapes flip meshgrid moveaxis repeat roll split tile "
+            "tril triu unstack"
         ),
+        "core.ops.padding": "pad",
         "core.ops.reduction": "count_nonzero max mean min prod std sum var",
+        "core.ops.rounding": (
+            "ceil copysign floor floor_divide nextafter remainder round signbit trunc"
+        ),
         "core.ops.searching": "argmax argmin nonzero searchsorted",
         "core.ops.sets": "unique_all unique_counts unique_inverse unique_values",
         "core.ops.shape": (
@@ -88,6 +91,9 @@ _NAMES = {
         ),
         "core.ops.softmax": "logsumexp",
         "core.ops.sorting": "argsort sort topk",
+        "core.ops.trigonometry": (
+            "acos acosh asin asinh atan atan2 atanh cos cosh hypot sin sinh tan tanh"
+        ),
         "core.ops.update": "assign",
         "core.random": "Generator manual_seed",
         "core.state": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
@@ -174,26 +180,12 @@ if TYPE_CHECKING:
     from .core.ops.cumulative import diff as diff
     from .core.ops.einsum import einsum as einsum
     from .core.ops.elementwise import abs as abs
-    from .core.ops.elementwise import acos as acos
-    from .core.ops.elementwise import acosh as acosh
     from .core.ops.elementwise import add as add
-    from .core.ops.elementwise import asin as asin
-    from .core.ops.elementwise import asinh as asinh
-    from .core.ops.elementwise import atan as atan
-    from .core.ops.elementwise import atan2 as atan2
-    from .core.ops.elementwise import atanh as atanh
-    from .core.ops.elementwise import ceil as ceil
     from .core.ops.elementwise import clip as clip
     from .core.ops.elementwise import conj as conj
-    from .core.ops.elementwise import copysign as copysign
-    from .core.ops.elementwise import cos as cos
-    from .core.ops.elementwise import cosh as cosh
     from .core.ops.elementwise import divide as divide
     from .core.ops.elementwise import exp as exp
     from .core.ops.elementwise import expm1 as expm1
-    from .core.ops.elementwise import floor as floor
-    from .core.ops.elementwise import floor_divide as floor_divide
-    from .core.ops.elementwise import hypot as hypot
     from .core.ops.elementwise import imag as imag
     from .core.ops.elementwise import log as log
     from .core.ops.elementwise import log1p as log1p
@@ -204,23 +196,14 @@ if TYPE_CHECKING:
     from .core.ops.elementwise import minimum as minimum
     from .core.ops.elementwise import multiply as multiply
     from .core.ops.elementwise import negative as negative
-    from .core.ops.elementwise import nextafter as nextafter
     from .core.ops.elementwise import positive as positive
     from .core.ops.elementwise import pow as pow
     from .core.ops.elementwise import real as real
     from .core.ops.elementwise import reciprocal as reciprocal
-    from .core.ops.elementwise import remainder as remainder
-    from .core.ops.elementwise import round as round
     from .core.ops.elementwise import sign as sign
-    from .core.ops.elementwise import signbit as signbit
-    from .core.ops.elementwise import sin as sin
-    from .core.ops.elementwise import sinh as sinh
     from .core.ops.elementwise import sqrt as sqrt
     from .core.ops.elementwise import square as square
     from .core.ops.elementwise import subtract as subtract
-    from .core.ops.elementwise import tan as tan
-    from .core.ops.elementwise import tanh as tanh
-    from .core.ops.elementwise import trunc as trunc
     from .core.ops.elementwise import where as where
     from .core.ops.gelu import erf as erf
     from .core.ops.indexing import put_along_axis as put_along_axis
@@ -260,7 +243,6 @@ if TYPE_CHECKING:
     from .core.ops.manipulation import flip as flip
     from .core.ops.manipulation import meshgrid as meshgrid
     from .core.ops.manipulation import moveaxis as moveaxis
-    from .core.ops.manipulation import pad as pad
     from .core.ops.manipulation import repeat as repeat
     from .core.ops.manipulation import roll as roll
     from .core.ops.manipulation import split as split
@@ -268,6 +250,7 @@ if TYPE_CHECKING:
     from .core.ops.manipulation import tril as tril
     from .core.ops.manipulation import triu as triu
     from .core.ops.manipulation import unstack as unstack
+    from .core.ops.padding import pad as pad
     from .core.ops.reduction import count_nonzero as count_nonzero
     from .core.ops.reduction import max as max
     from .core.ops.reduction import mean as mean
@@ -276,6 +259,15 @@ if TYPE_CHECKING:
     from .core.ops.reduction import std as std
     from .core.ops.reduction import sum as sum
     from .core.ops.reduction import var as var
+    from .core.ops.rounding import ceil as ceil
+    from .core.ops.rounding import copysign as copysign
+    from .core.ops.rounding import floor as floor
+    from .core.ops.rounding import floor_divide as floor_divide
+    from .core.ops.rounding import nextafter as nextafter
+    from .core.ops.rounding import remainder as remainder
+    from .core.ops.rounding import round as round
+    from .core.ops.rounding import signbit as signbit
+    from .core.ops.rounding import trunc as trunc
     from .core.ops.searching import argmax as argmax
     from .core.ops.searching import argmin as argmin
     from .core.ops.searching import nonzero as nonzero
@@ -296,6 +288,20 @@ if TYPE_CHECKING:
     from .core.ops.sorting import argsort as argsort
     from .core.ops.sorting import sort as sort
     from .core.ops.sorting import topk as topk
+    from .core.ops.trigonometry import acos as acos
+    from .core.ops.trigonometry import acosh as acosh
+    from .core.ops.trigonometry import asin as asin
+    from .core.ops.trigonometry import asinh as asinh
+    from .core.ops.trigonometry import atan as atan
+    from .core.ops.trigonometry import atan2 as atan2
+    from .core.ops.trigonometry import atanh as atanh
+    from .core.ops.trigonometry import cos as cos
+    from .core.ops.trigonometry import cosh as cosh
+    from .core.ops.trigonometry import hypot as hypot
+    from .core.ops.trigonometry import sin as sin
+    from .core.ops.trigonometry import sinh as sinh
+    from .core.ops.trigonometry import tan as tan
+    from .core.ops.trigonometry import tanh as tanh
     from .core.ops.update import assign as assign
     from .core.random import Generator as Generator
     from .core.random import manual_seed as manual_seed

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from .ops.decompositions import (
-    cholesky,
-    det,
-    eigh,
-    eigvalsh,
-    inv,
-    matrix_rank,
-    pinv,
-    qr,
-    slogdet,
-    solve,
-    svd,
-    svdvals,
-)
+from .ops.decompositions import cholesky, eigh, eigvalsh, matrix_rank, pinv, qr, svd, svdvals
+from .ops.equations import det, inv, slogdet, solve
 from .ops.linalg import (
     cross,
     diagonal,

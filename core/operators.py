@@ -13,7 +13,7 @@ import numpy as np
 
 from .devices import backend_of
 from .operands import SCALARS
-from .ops import elementwise, logic
+from .ops import elementwise, logic, rounding
 from .ops.linalg import matmul
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {  # with a reflected form: `2 - x`
     "sub": elementwise.subtract,
     "mul": elementwise.multiply,
     "truediv": elementwise.divide,
-    "floordiv": elementwise.floor_divide,
-    "mod": elementwise.remainder,
+    "floordiv": rounding.floor_divide,
+    "mod": rounding.remainder,
     "pow": elementwise.pow,
     "matmul": matmul,
     "and": logic.bitwise_and,

@@ -40,7 +40,6 @@ from ..ops.distance import (
     triplet_margin_loss,
 )
 from ..ops.dropout import drop_path, dropout, dropout1d, dropout2d
-from ..ops.elementwise import tanh
 from ..ops.embedding import embedding
 from ..ops.gelu import erf, gelu
 from ..ops.groupnorm import group_norm, instance_norm
@@ -56,7 +55,8 @@ from ..ops.loss import (
     smooth_l1_loss,
 )
 from ..ops.normalization import batch_norm
-from ..ops.padding import fold, pad, unfold
+from ..ops.padding import pad_last_axes as pad
+from ..ops.patches import fold, unfold
 from ..ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -71,6 +71,7 @@ from ..ops.resampling import interpolate, pixel_shuffle, pixel_unshuffle
 from ..ops.rownorm import layer_norm, rms_norm
 from ..ops.sampling import affine_grid, grid_sample
 from ..ops.softmax import log_softmax, logsumexp, softmax, softmin
+from ..ops.trigonometry import tanh
 
 __all__ = [
     "adaptive_avg_pool1d",

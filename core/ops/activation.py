@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import ShapeError
 from ..op import op
 from ..spelling import spelled
-from .elementwise import exp, minimum, tanh
+from .elementwise import exp, minimum
+from .trigonometry import tanh
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

@@ -1,4 +1,4 @@
-"""Determinants, inverses, equations and factorisations of matrices, batched over leading axes.
+"""Factorisations of matrices, batched over leading axes, and what singular values tell.
 
 Gradients that divide by differences of eigenvalues or singular values are not defined where two
 of them are equal; those of a factorisation hold for losses that do not depend on its freedom of
@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import dtypes
-from ..errors import ConfigError, DataError, GradError, ShapeError
+from ..errors import ConfigError, GradError
 from ..op import op
-from .elementwise import conj, imag, real, where, zeros_of
+from .elementwise import real, where, zeros_of
+from .equations import _solve, adjoint, explained
 from .linalg import _check_matrices, _matmul, diag, diagonal
 from .logic import greater
-from .manipulation import broadcast_shapes, tril, triu
+from .manipulation import tril, triu
 from .reduction import max, sum
-from .shape import broadcast_to, concat, expand_dims, matrix_transpose, reshape, squeeze
+from .shape import concat, expand_dims
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
-
-
-def _h(x: Any) -> Any:
-    """Conjugate transpose."""
-    return conj(matrix_transpose(x))
 
 
 def _column(x: Any) -> Any:
@@ -38,160 +34,6 @@ def _row(x: Any) -> Any:
     return expand_dims(x, axis=-2)
 
 
-def _numbers(x: Any) -> Any:
-    """One number for each matrix, to be multiplied with it."""
-    return reshape(x, (*x.shape, 1, 1))
-
-
-def _explained(name: str, what: str) -> Any:
-    """Errors of LAPACK, which names neither the function nor the remedy."""
-
-    def explain(error: Exception, operands: Any, constants: Any) -> Exception | None:
-        if type(error).__name__ == "LinAlgError":
-            return DataError(
-                f"{name}: {what} ({error}); shape {tuple(operands[0].shape)}.",
-                shape=tuple(operands[0].shape),
-            )
-        return None
-
-    return explain
-
-
-# -- inverse, equations, determinants ----------------------------------------------------------
-
-
-@op(name="inv", to_float=True)
-def _inv(xp: Any, x: Tensor) -> Tensor:
-    return xp.linalg.inv(x)
-
-
-@_inv.backward
-def _(g, out):
-    back = _h(out)
-    return -_matmul(_matmul(back, g), back)
-
-
-_inv.explains(_explained("inv", "a matrix is singular; bt.linalg.pinv has no such limit"))
-
-
-def inv(x: Tensor, /) -> Tensor:
-    """The inverse of square matrices.
-
-    Raises:
-        DataError: a matrix is singular.
-    """
-    _check_matrices("inv", x, square=True)
-    return _inv(x)
-
-
-@op(name="solve", promote=True, to_float=True)
-def _solve(xp: Any, a: Tensor, b: Tensor) -> Tensor:
-    return xp.linalg.solve(a, b)
-
-
-@_solve.backward
-def _(g, a, out, needs):
-    second = _solve(_h(a), g)
-    return -_matmul(second, _h(out)) if needs[0] else None, second
-
-
-_solve.explains(_explained("solve", "a matrix is singular"))
-
-
-def solve(x1: Tensor, x2: Tensor, /) -> Tensor:
-    """x with `x1 @ x = x2`; x2 is a vector if it has one axis, else matrices.
-
-    Raises:
-        DataError: a matrix is singular.
-    """
-    _check_matrices("solve", x1, square=True)
-    rows = x2.shape[-2] if x2.ndim > 1 else x2.shape[-1] if x2.ndim else None
-    if rows != x1.shape[-1]:
-        raise ShapeError(
-            f"solve: x1 {tuple(x1.shape)} has {x1.shape[-1]} columns, x2 {tuple(x2.shape)} "
-            f"{rows} rows.",
-            expected=x1.shape[-1],
-            got=rows,
-        )
-    right = expand_dims(x2, axis=-1) if x2.ndim == 1 else x2
-    if right.ndim < x1.ndim:  # else a stack of matrices could be taken for a stack of vectors
-        right = reshape(right, (*(1,) * (x1.ndim - right.ndim), *right.shape))
-    batch = broadcast_shapes(x1.shape[:-2], right.shape[:-2])
-    left = x1 if x1.shape[:-2] == batch else broadcast_to(x1, (*batch, *x1.shape[-2:]))
-    if right.shape[:-2] != batch:
-        right = broadcast_to(right, (*batch, *right.shape[-2:]))
-    out: Tensor = _solve(left, right)
-    return squeeze(out, -1) if x2.ndim == 1 else out
-
-
-@op(name="det", to_float=True)
-def _det(xp: Any, x: Tensor) -> Tensor:
-    return xp.linalg.det(x)
-
-
-@_det.backward
-def _(g, x):
-    return _numbers(g) * _h(adjugate(x))
-
-
-@op
-def adjugate(xp: Any, x: Tensor) -> Tensor:
-    """The determinant times the inverse, which exists for singular matrices too."""
-    u, s, vh = xp.linalg.svd(x)
-    n = x.shape[-1]
-    others = xp.stack([xp.prod(xp.delete(s, i, axis=-1), axis=-1) for i in range(n)], axis=-1)
-    sign = xp.linalg.det(u) * xp.linalg.det(vh)
-    inner = xp.conj(xp.swapaxes(vh, -1, -2)) * others[..., None, :]
-    return sign[..., None, None] * xp.matmul(inner, xp.conj(xp.swapaxes(u, -1, -2)))
-
-
-@adjugate.backward
-def _(g, x, out):
-    # Of det(x) inv(x): only matrices that are not singular have this second derivative here.
-    inverse, scale = _inv(x), _numbers(_det(x))
-    through_det = _numbers(sum(conj(inverse) * g, axis=(-2, -1))) * _h(out)
-    back = _h(inverse)
-    return through_det - _matmul(_matmul(back, conj(scale) * g), back)
-
-
-def det(x: Tensor, /) -> Tensor:
-    """The determinant of square matrices."""
-    _check_matrices("det", x, square=True)
-    return _det(x)
-
-
-class SlogdetResult(NamedTuple):
-    """A determinant as its sign (or phase) and the logarithm of its modulus."""
-
-    sign: Tensor
-    logabsdet: Tensor
-
-
-@op(name="slogdet", outputs=2, to_float=True)
-def _slogdet(xp: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    sign, logabsdet = xp.linalg.slogdet(x)
-    return sign, logabsdet
-
-
-@_slogdet.backward
-def _(g, x, out):
-    factor = 0.0 if g[1] is None else g[1]
-    if x.dtype.kind == "c" and g[0] is not None:
-        factor = factor - imag(conj(g[0]) * out[0]) * 1j
-    elif g[1] is None:
-        return zeros_of(x)
-    return _numbers(factor) * _h(_inv(x))
-
-
-def slogdet(x: Tensor, /) -> SlogdetResult:
-    """Sign and log-modulus of the determinant, which cannot overflow."""
-    _check_matrices("slogdet", x, square=True)
-    return SlogdetResult(*_slogdet(x))
-
-
-# -- factorisations ----------------------------------------------------------------------------
-
-
 @op(name="cholesky", to_float=True)
 def _cholesky(xp: Any, x: Tensor) -> Tensor:
     return xp.linalg.cholesky(x)
@@ -200,15 +42,15 @@ def _cholesky(xp: Any, x: Tensor) -> Tensor:
 @_cholesky.backward
 def _(g, out):
     # Murray 2016, "Differentiation of the Cholesky decomposition", equation 10.
-    inner = tril(_matmul(_h(out), g))
+    inner = tril(_matmul(adjoint(out), g))
     inner = inner - 0.5 * diag(diagonal(inner))
-    back = _h(out)
-    full = _h(_solve(back, _h(_solve(back, inner))))
-    return 0.5 * (full + _h(full))
+    back = adjoint(out)
+    full = adjoint(_solve(back, adjoint(_solve(back, inner))))
+    return 0.5 * (full + adjoint(full))
 
 
 _cholesky.explains(
-    _explained("cholesky", "a matrix is not positive definite; add a little to its diagonal")
+    explained("cholesky", "a matrix is not positive definite; add a little to its diagonal")
 )
 
 
@@ -223,7 +65,7 @@ def cholesky(x: Tensor, /, *, upper: bool = False) -> Tensor:
     """
     _check_matrices("cholesky", x, square=True)
     lower: Tensor = _cholesky(x)
-    return _h(lower) if upper else lower
+    return adjoint(lower) if upper else lower
 
 
 class QRResult(NamedTuple):
@@ -255,14 +97,14 @@ def _(g, out, shapes, mode):
         return _qr_square(gq, gr, q, r)
     gu, gv, u = gr[..., :rows], gr[..., rows:], r[..., :rows]
     y = _matmul(q, r[..., rows:])
-    gx = _qr_square(gq + _matmul(y, _h(gv)), gu, q, u)
+    gx = _qr_square(gq + _matmul(y, adjoint(gv)), gu, q, u)
     return concat([gx, _matmul(q, gv)], axis=-1)
 
 
 def _qr_square(gq: Any, gr: Any, q: Any, r: Any) -> Any:
-    inner = triu(_matmul(gr, _h(r)) - _matmul(_h(q), gq))
-    both = inner + _h(inner) - diag(real(diagonal(inner)))
-    return _h(_solve(r, _h(gq + _matmul(q, both))))
+    inner = triu(_matmul(gr, adjoint(r)) - _matmul(adjoint(q), gq))
+    both = inner + adjoint(inner) - diag(real(diagonal(inner)))
+    return adjoint(_solve(r, adjoint(gq + _matmul(q, both))))
 
 
 def qr(x: Tensor, /, *, mode: str = "reduced") -> QRResult:
@@ -295,9 +137,9 @@ def _(g, out):
     values, vectors = out
     inner = None if g[0] is None else diag(g[0])
     if g[1] is not None:
-        rotation = _matmul(_h(vectors), g[1]) * _differences(values)
+        rotation = _matmul(adjoint(vectors), g[1]) * _differences(values)
         inner = rotation if inner is None else inner + rotation
-    return _matmul(_matmul(vectors, inner), _h(vectors))
+    return _matmul(_matmul(vectors, inner), adjoint(vectors))
 
 
 def _differences(values: Any) -> Any:
@@ -321,7 +163,7 @@ def _eigvalsh(xp: Any, x: Tensor) -> Tensor:
 @_eigvalsh.backward
 def _(g, x):
     vectors = _eigh(x)[1]
-    return _matmul(vectors * _row(g), _h(vectors))
+    return _matmul(vectors * _row(g), adjoint(vectors))
 
 
 def eigvalsh(x: Tensor, /) -> Tensor:
@@ -361,19 +203,19 @@ def _(g, out, shapes, full_matrices):
     inner = None if gs is None else diag(gs)
     if gu is None and gvh is None:
         return _matmul(_matmul(u, inner), vh)
-    v = _h(vh)
+    v = adjoint(vh)
     gaps = _differences(s * s)
     if gu is not None:
-        first = _skew(_matmul(_h(u), gu))
+        first = _skew(_matmul(adjoint(u), gu))
         turn = first * gaps * _row(s)
         if u.dtype.kind == "c":
             turn = turn + diag(0.5 * diagonal(first) / s)
         inner = turn if inner is None else inner + turn
     if gvh is not None:
-        turn = _column(s) * _skew(_matmul(vh, _h(gvh))) * gaps
+        turn = _column(s) * _skew(_matmul(vh, adjoint(gvh))) * gaps
         inner = turn if inner is None else inner + turn
     if rows > columns and gu is not None:
-        outside = (gu - _matmul(u, _matmul(_h(u), gu))) / _row(s)
+        outside = (gu - _matmul(u, _matmul(adjoint(u), gu))) / _row(s)
         return _matmul(_matmul(u, inner) + outside, vh)
     result = _matmul(_matmul(u, inner), vh)
     if rows < columns and gvh is not None:
@@ -383,7 +225,7 @@ def _(g, out, shapes, full_matrices):
 
 
 def _skew(x: Any) -> Any:
-    return x - _h(x)
+    return x - adjoint(x)
 
 
 def svd(x: Tensor, /, *, full_matrices: bool = True) -> SVDResult:
@@ -446,8 +288,8 @@ def _pinv(xp: Any, x: Tensor, rtol: Tensor) -> Tensor:
 @_pinv.backward
 def _(g, x, out):
     # Golub & Pereyra 1973, for matrices of constant rank.
-    back = _h(out)
-    gh = _h(g)
+    back = adjoint(out)
+    gh = adjoint(g)
     first = -_matmul(_matmul(back, g), back)
     left = _matmul(gh, _matmul(out, back))
     left = left - _matmul(x, _matmul(out, left))

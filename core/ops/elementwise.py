@@ -2,8 +2,7 @@
 
 Gradients at boundary points are PyTorch's: equal operands of `maximum` and `minimum` get half
 each, `clip` passes the gradient at its limits, `abs` has gradient 0 at 0. Rounding functions and
-`sign` have gradient 0 everywhere. One op follows another here, a few lines each, which is why
-this file is long; logic is in logic.py.
+`sign` have gradient 0 everywhere. Trigonometry, rounding and logic have files of their own.
 """
 
 from __future__ import annotations
@@ -230,6 +229,12 @@ def clip(x: Tensor, /, min: Any = None, max: Any = None) -> Tensor:
 # -- functions of one tensor ------------------------------------------------------------------
 
 
+@op(raw=True, differentiable=False)
+def zeros_of(xp: Any, x: Tensor, *, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Zeros in the place of a tensor: the gradient of a function that is flat everywhere."""
+    return xp.zeros_like(x, shape=shape)
+
+
 @op
 def positive(xp: Any, x: Tensor) -> Tensor:
     """The tensor, copied."""
@@ -367,97 +372,6 @@ def _(g, out):
     return -g * conj(out * out)
 
 
-@op(to_float=True)
-def sin(xp: Any, x: Tensor) -> Tensor:
-    """Sine."""
-    return xp.sin(x)
-
-
-@sin.backward
-def _(g, x):
-    return g * conj(cos(x))
-
-
-@op(to_float=True)
-def cos(xp: Any, x: Tensor) -> Tensor:
-    """Cosine."""
-    return xp.cos(x)
-
-
-@cos.backward
-def _(g, x):
-    return -g * conj(sin(x))
-
-
-@op(to_float=True)
-def tan(xp: Any, x: Tensor) -> Tensor:
-    """Tangent."""
-    return xp.tan(x)
-
-
-@tan.backward
-def _(g, out):
-    return g * conj(out * out + 1)
-
-
-@op(to_float=True)
-def asin(xp: Any, x: Tensor) -> Tensor:
-    """Inverse sine."""
-    return xp.arcsin(x)
-
-
-@asin.backward
-def _(g, x):
-    return g / conj(sqrt(1 - x * x))
-
-
-@op(to_float=True)
-def acos(xp: Any, x: Tensor) -> Tensor:
-    """Inverse cosine."""
-    return xp.arccos(x)
-
-
-@acos.backward
-def _(g, x):
-    return -g / conj(sqrt(1 - x * x))
-
-
-@op(to_float=True)
-def atan(xp: Any, x: Tensor) -> Tensor:
-    """Inverse tangent."""
-    return xp.arctan(x)
-
-
-@atan.backward
-def _(g, x):
-    return g / conj(x * x + 1)
-
-
-@op(promote=True, to_float=True)
-def atan2(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Angle of the point (x2, x1), in radians."""
-    return xp.arctan2(x1, x2)
-
-
-@atan2.backward
-def _(g, x1, x2):
-    size = x1 * x1 + x2 * x2
-    scaled = g / where(size == 0, 1.0, size)
-    return scaled * x2, -scaled * x1
-
-
-@op(promote=True, to_float=True)
-def hypot(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """Length of the vector (x1, x2), without overflow on the way. Its gradient at 0 is 0."""
-    return xp.hypot(x1, x2)
-
-
-@hypot.backward
-def _(g, x1, x2, out):
-    scaled = g / where(out == 0, 1.0, out)
-    return scaled * x1, scaled * x2
-
-
 @op(promote=True, to_float=True)
 def logaddexp(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
     """log(exp(x1) + exp(x2)), without overflow on the way."""
@@ -469,155 +383,3 @@ def _(g, x1, x2, out):
     # Both -inf: nothing moves the result, so the gradient is 0 and not NaN.
     safe = where(out == -math.inf, 0.0, out)
     return g * exp(x1 - safe), g * exp(x2 - safe)
-
-
-@op(promote=True, to_float=True)
-def copysign(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """The magnitude of x1 with the sign of x2 (which -0.0 has too)."""
-    return xp.copysign(x1, x2)
-
-
-@copysign.backward
-def _(g, x1, x2):
-    return where(signbit(x2), -g, g) * sign(x1), zeros_of(g)
-
-
-@op(promote=True, raw=True, differentiable=False)
-def nextafter(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """The next number of the dtype after x1 towards x2."""
-    return xp.nextafter(x1, x2)
-
-
-@op(differentiable=False)
-def signbit(xp: Any, x: Tensor) -> Tensor:
-    """Whether the sign is negative, as it is of -0.0."""
-    return xp.signbit(x)
-
-
-@op(to_float=True)
-def sinh(xp: Any, x: Tensor) -> Tensor:
-    """Hyperbolic sine."""
-    return xp.sinh(x)
-
-
-@sinh.backward
-def _(g, x):
-    return g * conj(cosh(x))
-
-
-@op(to_float=True)
-def cosh(xp: Any, x: Tensor) -> Tensor:
-    """Hyperbolic cosine."""
-    return xp.cosh(x)
-
-
-@cosh.backward
-def _(g, x):
-    return g * conj(sinh(x))
-
-
-@op(to_float=True)
-def tanh(xp: Any, x: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
-    return xp.tanh(x)
-
-
-@tanh.backward
-def _(g, out):
-    return g * conj(1 - out * out)
-
-
-@op(to_float=True)
-def asinh(xp: Any, x: Tensor) -> Tensor:
-    """Inverse hyperbolic sine."""
-    return xp.arcsinh(x)
-
-
-@asinh.backward
-def _(g, x):
-    return g / conj(sqrt(x * x + 1))
-
-
-@op(to_float=True)
-def acosh(xp: Any, x: Tensor) -> Tensor:
-    """Inverse hyperbolic cosine."""
-    return xp.arccosh(x)
-
-
-@acosh.backward
-def _(g, x):
-    return g / conj(sqrt(x - 1) * sqrt(x + 1))
-
-
-@op(to_float=True)
-def atanh(xp: Any, x: Tensor) -> Tensor:
-    """Inverse hyperbolic tangent."""
-    return xp.arctanh(x)
-
-
-@atanh.backward
-def _(g, x):
-    return g / conj(1 - x * x)
-
-
-# -- rounding ----------------------------------------------------------------------------------
-
-
-@op(raw=True, differentiable=False)
-def zeros_of(xp: Any, x: Tensor, *, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Zeros in the place of a tensor: the gradient of a function that is flat everywhere."""
-    return xp.zeros_like(x, shape=shape)
-
-
-def _rounded(xp: Any, function: str, x: Any) -> Any:
-    return x.copy(order="K") if x.dtype.kind in "biu" else getattr(xp, function)(x)
-
-
-@op
-def floor(xp: Any, x: Tensor) -> Tensor:
-    """The largest whole number that is not larger."""
-    return _rounded(xp, "floor", x)
-
-
-@op
-def ceil(xp: Any, x: Tensor) -> Tensor:
-    """The smallest whole number that is not smaller."""
-    return _rounded(xp, "ceil", x)
-
-
-@op
-def trunc(xp: Any, x: Tensor) -> Tensor:
-    """The nearest whole number towards zero."""
-    return _rounded(xp, "trunc", x)
-
-
-@op
-def round(xp: Any, x: Tensor) -> Tensor:
-    """The nearest whole number; of two that are as near, the even one."""
-    return _rounded(xp, "rint", x)
-
-
-for _flat in (floor, ceil, trunc, round):
-    _flat.backward(lambda g: zeros_of(g))
-
-
-@op(promote=True)
-def floor_divide(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """The quotient rounded towards minus infinity."""
-    return xp.floor_divide(x1, x2)
-
-
-@floor_divide.backward
-def _(g):
-    return zeros_of(g), zeros_of(g)
-
-
-@op(promote=True)
-def remainder(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
-    """What floor division leaves; it has the sign of x2."""
-    return xp.remainder(x1, x2)
-
-
-@remainder.backward
-def _(g, x1, x2, needs):
-    return g, -g * floor_divide(x1, x2) if needs[1] else None

@@ -15,7 +15,8 @@ from ..errors import ConfigError, ShapeError
 from ..op import op
 from ..spelling import spelled
 from .elementwise import conj, real
-from .manipulation import _pad, roll
+from .manipulation import roll
+from .padding import _pad
 from .shape import astype
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..op import op
 from .activation import in_passes
-from .elementwise import exp, tanh
+from .elementwise import exp
+from .trigonometry import tanh
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

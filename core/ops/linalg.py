@@ -238,7 +238,7 @@ def _check_matrices(name: str, x: Tensor, square: bool = False) -> None:
 @rounded_once
 def matrix_power(x: Tensor, n: int, /) -> Tensor:
     """A square matrix multiplied with itself; a negative power inverts it first."""
-    from .decompositions import inv
+    from .equations import inv
 
     _check_matrices("matrix_power", x, square=True)
     if n < 0:

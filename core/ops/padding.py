@@ -1,22 +1,160 @@
-"""Padding, and cutting images into patches and putting them together."""
+"""Borders around tensors: `bt.pad`, and `pad` of the neural functions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ShapeError
 from ..op import op
-from .conv import Pair, kernel_reach, output_length
-from .convolution import pair
-from .manipulation import pad as widen
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "circular"}
+Shape = tuple[int, ...]
+_MODES = ("constant", "edge", "reflect", "circular")
+Widths = tuple[tuple[int, int], ...]
 
 
-def pad(x: Tensor, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0) -> Tensor:
+def _edges(mode: str, axis: int, low: int, high: int, size: int) -> list[tuple[Any, Any]]:
+    """Index pairs (border, where its values come from) of one axis, in the padded tensor."""
+    every = (slice(None),) * axis
+    stop = low + size
+    if mode == "edge":
+        pairs = [
+            (slice(0, low), slice(low, low + 1)),
+            (slice(stop, stop + high), slice(stop - 1, stop)),
+        ]
+    elif mode == "reflect":
+        end = stop - 2 - high  # a slice downwards to index 0 ends with None, not with -1
+        pairs = [
+            (slice(0, low), slice(2 * low, low, -1)),
+            (slice(stop, stop + high), slice(stop - 2, end if end >= 0 else None, -1)),
+        ]
+    else:
+        pairs = [
+            (slice(0, low), slice(size, size + low)),
+            (slice(stop, stop + high), slice(low, low + high)),
+        ]
+    return [
+        ((*every, border), (*every, source))
+        for (border, source), width in zip(pairs, (low, high), strict=True)
+        if width
+    ]
+
+
+def _inside(widths: Widths, shape: Shape) -> tuple[slice, ...]:
+    return tuple(slice(low, low + n) for (low, _), n in zip(widths, shape, strict=True))
+
+
+@op(name="pad", raw=True)
+def _pad(xp: Any, x: Tensor, *, widths: Widths, mode: str, value: Any = 0) -> Tensor:
+    shape = tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True))
+    out = xp.empty_like(x, shape=shape)  # unlike pad of NumPy, in the memory order of x
+    if mode == "constant":
+        out[...] = value
+    out[_inside(widths, x.shape)] = x
+    if mode != "constant":
+        for axis, ((low, high), size) in enumerate(zip(widths, x.shape, strict=True)):
+            for border, source in _edges(mode, axis, low, high, size):
+                out[border] = out[source]
+    return out
+
+
+@_pad.backward
+def _(g, shapes, widths, mode):
+    if mode == "constant":
+        return g[_inside(widths, shapes[0])]
+    return fold_padding(g, widths=widths, mode=mode, shape=shapes[0])
+
+
+@op
+def fold_padding(xp: Any, x: Tensor, *, widths: Widths, mode: str, shape: Shape) -> Tensor:
+    """Borders added to where `pad` took them from: its gradient."""
+    out = x.copy(order="K")
+    for axis in reversed(range(x.ndim)):
+        for border, source in _edges(mode, axis, *widths[axis], shape[axis]):
+            values = out[border]
+            if mode == "edge":
+                values = values.sum(axis=axis, keepdims=True)
+            out[source] += values
+    return out[_inside(widths, shape)]
+
+
+@fold_padding.backward
+def _(g, widths, mode):
+    return _pad(g, widths=widths, mode=mode)
+
+
+def pad(
+    x: Tensor,
+    /,
+    pad_width: int | Sequence[Any],
+    *,
+    mode: str = "constant",
+    constant_values: float = 0,
+) -> Tensor:
+    """The tensor with borders.
+
+    Args:
+        pad_width: elements before and after: a number for all axes, a pair for all axes, or a
+            pair for each axis.
+        mode: "constant" (filled with `constant_values`), "edge" (the outermost value),
+            "reflect" (mirrored at the outermost value) or "circular" (from the other end).
+
+    Raises:
+        ShapeError: a border that reflects or wraps around is longer than the tensor.
+    """
+    if mode not in _MODES:
+        raise ConfigError(f"pad: mode is one of {', '.join(_MODES)}; got {mode!r}", got=mode)
+    return _padded(x, _widths(pad_width, x.ndim), mode, constant_values)
+
+
+def _padded(x: Tensor, widths: Widths, mode: str, value: float) -> Tensor:
+    """`pad` with checked borders, which must not be longer than what they repeat."""
+    limit = {"reflect": 1, "circular": 0}.get(mode)
+    for axis, (low, high) in enumerate(widths):
+        size = x.shape[axis]
+        if limit is not None and max(low, high) > size - limit:
+            raise ShapeError(
+                f"pad: a {mode} border of {max(low, high)} needs {max(low, high) + limit} "
+                f"elements, axis {axis} has {size}.",
+                axis=axis,
+                size=size,
+            )
+        if mode == "edge" and size == 0 and (low or high):
+            raise ShapeError(f"pad: axis {axis} is empty and has no edge to repeat", axis=axis)
+    return _pad(x, widths=widths, mode=mode, value=value)
+
+
+def _widths(value: Any, ndim: int) -> Widths:
+    if isinstance(value, int):
+        pairs: list[tuple[int, int]] = [(value, value)] * ndim
+    elif len(value) == 2 and all(isinstance(n, int) for n in value):
+        pairs = [(value[0], value[1])] * ndim
+    else:
+        pairs = [(n, n) if isinstance(n, int) else (int(n[0]), int(n[1])) for n in value]
+    if len(pairs) != ndim or any(n < 0 for pair in pairs for n in pair):
+        raise ShapeError(
+            f"pad: pad_width={value} does not give a border to each of {ndim} axes; "
+            "write ((before, after), ...), one pair an axis, none negative.",
+            expected=ndim,
+            got=value,
+        )
+    return tuple(pairs)
+
+
+_TORCH_MODES = {
+    "constant": "constant",
+    "reflect": "reflect",
+    "replicate": "edge",
+    "circular": "circular",
+}
+
+
+def pad_last_axes(
+    x: Tensor, pad: tuple[int, ...], mode: str = "constant", value: float = 0.0
+) -> Tensor:
     """Widen the last axes; negative numbers cut them.
 
     Args:
@@ -32,8 +170,8 @@ def pad(x: Tensor, pad: tuple[int, ...], mode: str = "constant", value: float = 
             f"pad: {tuple(pad)} are no pairs for the last axes of {tuple(x.shape)}.",
             got=tuple(pad),
         )
-    if mode not in _MODES:
-        raise ConfigError(f"pad: modes are {', '.join(_MODES)}; got {mode!r}", got=mode)
+    if mode not in _TORCH_MODES:
+        raise ConfigError(f"pad: modes are {', '.join(_TORCH_MODES)}; got {mode!r}", got=mode)
     pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)]
     widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
     if any(a < 0 or b < 0 for a, b in widths):
@@ -47,102 +185,4 @@ def pad(x: Tensor, pad: tuple[int, ...], mode: str = "constant", value: float = 
         widths = [(max(a, 0), max(b, 0)) for a, b in widths]
     if not any(a or b for a, b in widths):
         return x
-    return widen(x, widths, mode=_MODES[mode], constant_values=value)
-
-
-# -- patches -----------------------------------------------------------------------------------
-
-
-@op(name="unfold")
-def _unfold(
-    xp: Any, x: Tensor, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
-    b, c, h, w = x.shape
-    oh, ow = (
-        output_length(n, k, s, 2 * p, d)
-        for n, k, s, p, d in zip((h, w), kernel, stride, padding, dilation, strict=True)
-    )
-    out: Any = xp.zeros((b, c, *kernel, oh, ow), x.dtype)
-    for i in range(kernel[0]):
-        to_rows, rows = kernel_reach(h, oh, i * dilation[0] - padding[0], stride[0])
-        for j in range(kernel[1]):
-            to, place = kernel_reach(w, ow, j * dilation[1] - padding[1], stride[1])
-            out[:, :, i, j, to_rows, to] = x[:, :, rows, place]
-    return out.reshape(b, c * kernel[0] * kernel[1], oh * ow)
-
-
-@_unfold.backward
-def _(g, shapes, kernel, stride, padding, dilation):
-    return _fold(
-        g, size=shapes[0][2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
-    )
-
-
-@op(name="fold")
-def _fold(
-    xp: Any, x: Tensor, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
-    h, w = size
-    oh, ow = (
-        output_length(n, k, s, 2 * p, d)
-        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-    )
-    b, c = x.shape[0], x.shape[1] // (kernel[0] * kernel[1])
-    parts: Any = x.reshape(b, c, *kernel, oh, ow)
-    out = xp.zeros((b, c, h, w), x.dtype)
-    for i in range(kernel[0]):
-        rows, into_rows = kernel_reach(h, oh, i * dilation[0] - padding[0], stride[0])
-        for j in range(kernel[1]):
-            place, into = kernel_reach(w, ow, j * dilation[1] - padding[1], stride[1])
-            out[:, :, into_rows, into] += parts[:, :, i, j, rows, place]
-    return out
-
-
-@_fold.backward
-def _(g, kernel, stride, padding, dilation):
-    return _unfold(g, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-
-
-def unfold(
-    x: Tensor,
-    kernel_size: int | Pair,
-    dilation: int | Pair = 1,
-    padding: int | Pair = 0,
-    stride: int | Pair = 1,
-) -> Tensor:
-    """The patches of an image as columns: (B, C, H, W) gives (B, C * KH * KW, patches)."""
-    kernel, steps = pair(kernel_size, "kernel_size"), pair(stride, "stride")
-    border, spread = pair(padding, "padding"), pair(dilation, "dilation")
-    if x.ndim != 4 or any(
-        output_length(n, k, s, 2 * p, d) < 1
-        for n, k, s, p, d in zip(x.shape[2:], kernel, steps, border, spread, strict=True)
-    ):
-        raise ShapeError(f"unfold: {kernel} patches do not fit {tuple(x.shape)}.")
-    return _unfold(x, kernel=kernel, stride=steps, padding=border, dilation=spread)
-
-
-def fold(
-    x: Tensor,
-    output_size: int | Pair,
-    kernel_size: int | Pair,
-    dilation: int | Pair = 1,
-    padding: int | Pair = 0,
-    stride: int | Pair = 1,
-) -> Tensor:
-    """Columns of patches summed into an image: the transpose of `unfold`."""
-    size, kernel = pair(output_size, "output_size"), pair(kernel_size, "kernel_size")
-    steps, border = pair(stride, "stride"), pair(padding, "padding")
-    spread = pair(dilation, "dilation")
-    lengths = [
-        output_length(n, k, s, 2 * p, d)
-        for n, k, s, p, d in zip(size, kernel, steps, border, spread, strict=True)
-    ]
-    expected = lengths[0] * lengths[1]
-    if x.ndim != 3 or x.shape[1] % (kernel[0] * kernel[1]) or x.shape[2] != expected:
-        raise ShapeError(
-            f"fold: columns {tuple(x.shape)} are not (B, C * {kernel[0]} * {kernel[1]}, {expected})"
-            f" for an image of {size}.",
-            expected=expected,
-            got=tuple(x.shape),
-        )
-    return _fold(x, size=size, kernel=kernel, stride=steps, padding=border, dilation=spread)
+    return _padded(x, tuple(widths), _TORCH_MODES[mode], value)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..op import op
 from .activation import relu, sigmoid
-from .elementwise import tanh, where
+from .elementwise import where
 from .linalg import matmul
 from .shape import matrix_transpose, stack
+from .trigonometry import tanh
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

@@ -10,8 +10,8 @@ from ..errors import ConfigError, ShapeError
 from ..op import op
 from .activation import hardtanh
 from .elementwise import abs as absolute
-from .elementwise import floor, floor_divide, remainder, round
 from .linalg import matmul
+from .rounding import floor, floor_divide, remainder, round
 from .shape import expand_dims, matrix_transpose, permute_dims, reshape
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import GradError, ShapeError
 from bestiary.core.op import op
-from bestiary.core.ops.elementwise import exp, multiply, sin, tanh
+from bestiary.core.ops.elementwise import exp, multiply
+from bestiary.core.ops.trigonometry import sin, tanh
 
 
 def leaf(*values: float, dtype: object = None) -> bt.Tensor:

@@ -9,7 +9,7 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import GradError
-from bestiary.core.ops.elementwise import tanh
+from bestiary.core.ops.trigonometry import tanh
 
 
 def test_gradients_of_inputs_and_of_what_the_function_closes_over():

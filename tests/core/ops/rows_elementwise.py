@@ -1,4 +1,4 @@
-"""Rows of core/ops/elementwise.py and logic.py."""
+"""Rows of core/ops/elementwise.py, trigonometry.py, rounding.py and logic.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rows import Row, Sample, apart, binary, sample, unary, uniform
 
 import bestiary as bt
 from bestiary.core.ops import elementwise as ew
-from bestiary.core.ops import logic
+from bestiary.core.ops import logic, rounding, trigonometry
 from bestiary.errors import DtypeError, ShapeError
 
 T = bt.Tensor
@@ -157,14 +157,14 @@ ROWS = [
     binary(ew.divide, np.divide, low=0.4, complex=True),
     binary(ew.maximum, np.maximum, separate=True),
     binary(ew.minimum, np.minimum, separate=True),
-    binary(ew.atan2, np.arctan2, low=0.3),
-    binary(ew.hypot, np.hypot, low=0.3),
+    binary(trigonometry.atan2, np.arctan2, low=0.3),
+    binary(trigonometry.hypot, np.hypot, low=0.3),
     binary(ew.logaddexp, np.logaddexp, errors=((_logaddexp_extremes, AssertionError, "expected"),)),
-    binary(ew.copysign, np.copysign, low=0.2),
-    Row(ew.nextafter, _steps, order=0, dtypes=("float32", "float64")),
+    binary(rounding.copysign, np.copysign, low=0.2),
+    Row(rounding.nextafter, _steps, order=0, dtypes=("float32", "float64")),
     Row(ew.pow, _pow_samples, reference=np.power, complex=False, keeps_layout=True),
-    Row(ew.floor_divide, _quotients, reference=np.floor_divide, keeps_layout=True),
-    Row(ew.remainder, _quotients, reference=np.remainder, keeps_layout=True, rtol=1e-6),
+    Row(rounding.floor_divide, _quotients, reference=np.floor_divide, keeps_layout=True),
+    Row(rounding.remainder, _quotients, reference=np.remainder, keeps_layout=True, rtol=1e-6),
     Row(
         bt.clip,
         _clip_samples,
@@ -197,22 +197,22 @@ ROWS = [
     unary(ew.sqrt, np.sqrt, low=0.3, complex=True),
     unary(ew.square, np.square, complex=True),
     unary(ew.reciprocal, np.reciprocal, low=0.4, complex=True),
-    unary(ew.sin, np.sin, complex=True),
-    unary(ew.cos, np.cos, complex=True),
-    unary(ew.tan, np.tan, low=-1, high=1, complex=True),
-    unary(ew.asin, np.arcsin, low=-0.8, high=0.8, complex=True),
-    unary(ew.acos, np.arccos, low=-0.8, high=0.8, complex=True),
-    unary(ew.atan, np.arctan, complex=True),
-    unary(ew.sinh, np.sinh, complex=True),
-    unary(ew.cosh, np.cosh, complex=True),
-    unary(ew.tanh, np.tanh, complex=True),
-    unary(ew.asinh, np.arcsinh, complex=True),
-    unary(ew.acosh, np.arccosh, low=1.3, high=3, complex=True),
-    unary(ew.atanh, np.arctanh, low=-0.8, high=0.8, complex=True),
-    unary(ew.floor, np.floor, corners=(-2, -1, 0, 1, 2)),
-    unary(ew.ceil, np.ceil, corners=(-2, -1, 0, 1, 2)),
-    unary(ew.trunc, np.trunc, corners=(-2, -1, 0, 1, 2)),
-    unary(ew.round, np.round, corners=(-1.5, -0.5, 0.5, 1.5)),
+    unary(trigonometry.sin, np.sin, complex=True),
+    unary(trigonometry.cos, np.cos, complex=True),
+    unary(trigonometry.tan, np.tan, low=-1, high=1, complex=True),
+    unary(trigonometry.asin, np.arcsin, low=-0.8, high=0.8, complex=True),
+    unary(trigonometry.acos, np.arccos, low=-0.8, high=0.8, complex=True),
+    unary(trigonometry.atan, np.arctan, complex=True),
+    unary(trigonometry.sinh, np.sinh, complex=True),
+    unary(trigonometry.cosh, np.cosh, complex=True),
+    unary(trigonometry.tanh, np.tanh, complex=True),
+    unary(trigonometry.asinh, np.arcsinh, complex=True),
+    unary(trigonometry.acosh, np.arccosh, low=1.3, high=3, complex=True),
+    unary(trigonometry.atanh, np.arctanh, low=-0.8, high=0.8, complex=True),
+    unary(rounding.floor, np.floor, corners=(-2, -1, 0, 1, 2)),
+    unary(rounding.ceil, np.ceil, corners=(-2, -1, 0, 1, 2)),
+    unary(rounding.trunc, np.trunc, corners=(-2, -1, 0, 1, 2)),
+    unary(rounding.round, np.round, corners=(-1.5, -0.5, 0.5, 1.5)),
     # -- logic: nothing has a gradient --
     *[
         Row(function, _equal_pairs, reference=reference, order=0)
@@ -254,7 +254,7 @@ ROWS = [
     Row(logic.isnan, _special, reference=np.isnan, order=0),
     Row(logic.isinf, _special, reference=np.isinf, order=0),
     Row(logic.isfinite, _special, reference=np.isfinite, order=0),
-    Row(ew.signbit, lambda rng: _special(rng)[:3], reference=np.signbit, order=0),
+    Row(rounding.signbit, lambda rng: _special(rng)[:3], reference=np.signbit, order=0),
     Row(
         logic.isclose,
         lambda rng: [*_equal_pairs(rng), sample(np.ones(3), np.ones(3) + 1e-6, rtol=1e-7)],

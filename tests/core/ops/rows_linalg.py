@@ -1,4 +1,4 @@
-"""Rows of core/ops/linalg.py, einsum.py, decompositions.py, norms.py and fft.py."""
+"""Rows of core/ops/linalg.py, einsum.py, equations.py, decompositions.py, norms.py and fft.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of core/ops/shape.py and manipulation.py."""
+"""Rows of core/ops/shape.py, manipulation.py and padding.py."""
 
 from __future__ import annotations
 
