@@ -127,7 +127,7 @@ def current() -> Settings:
         "token": False if _is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") else None,
         "xet": not _is_true("HF_HUB_DISABLE_XET"),
         "timeout": timeout,
-        "connect": min(4.0, _seconds("HF_HUB_ETAG_TIMEOUT", 4.0)),
+        "connect": min(3.5, _seconds("HF_HUB_ETAG_TIMEOUT", 3.5)),
         "deadline": 60.0,
         "minimum_rate": 1000.0,
         "stall": 30.0,

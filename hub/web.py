@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..core.errors import HubError
@@ -20,11 +20,10 @@ from .cache import COMMIT, RemoteFile, algorithm_of, check_repo, check_revision
 from .problems import Refused, Unreachable, brief, status_error, without_query
 from .settings import Settings
 
-T = TypeVar("T")
-
 _REDIRECTS = 8
 _ANSWER_BYTES = 100_000_000  # the most that an answer of the interface is read
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_QUICK = 0.5  # seconds up to which a failure to connect was no matter of waiting
 _PAUSE = 0.5  # seconds before the first retry; doubled each time
 _LONGEST_PAUSE = 8.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -37,51 +36,75 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def within(seconds: float, what: str, work: Callable[[], T], drop: Callable[[T], None]) -> T:
-    """Do something that may hang (a name server, headers that come byte by byte), for a time.
+class _Attempt:
+    """One request, sent in a thread of its own: whatever hangs in it ends when its time is up.
 
-    It runs in a thread of its own; what comes too late is dropped there.
-
-    Raises:
-        Unreachable: it took longer.
+    A name server can hang, and an answer's headers can come byte by byte, each in time. What
+    comes too late is closed in that thread.
     """
-    result: list[T] = []
-    raised: list[BaseException] = []
-    lock, done, late = threading.Lock(), threading.Event(), threading.Event()
 
-    def run() -> None:
+    def __init__(self, client: Any, request: Any, host: str) -> None:
+        self._client = client
+        self._request = request
+        self._host = host
+        self._lock = threading.Lock()
+        self._moved = threading.Event()  # connected, answered or failed
+        self._ended = threading.Event()
+        self._late = False
+        self._traced = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        request.extensions["trace"] = self._trace
+
+    def _trace(self, event: str, _: Any) -> None:
+        self._traced = True
+        if event.startswith(("http11.", "http2.")) or event.endswith("connect_tcp.complete"):
+            self._moved.set()
+
+    def _run(self) -> None:
         try:
-            value = work()
+            answer = self._client.send(self._request, stream=True, follow_redirects=False)
         except BaseException as error:
-            raised.append(error)
+            self._error = error
         else:
-            with lock:
-                if late.is_set():
-                    drop(value)
+            with self._lock:
+                if self._late:
+                    answer.close()
                 else:
-                    result.append(value)
-        done.set()
+                    self._result = answer
+        self._ended.set()
+        self._moved.set()
 
-    thread = threading.Thread(target=run, name="bestiary-hub", daemon=True)
-    thread.start()
-    try:
-        finished = done.wait(seconds)
-    finally:
-        with lock:
-            late.set()
-    if result:
-        return result[0]
-    if raised:
-        raise raised[0]
-    assert not finished
-    raise Unreachable(f"{what} did not answer within {seconds:g} s")
+    def response(self, connect: float, answer: float) -> Any:
+        """The response, its body unread.
+
+        Raises:
+            Unreachable: no connection within `connect` seconds, or no headers within `answer`
+                more.
+        """
+        threading.Thread(target=self._run, name="bestiary-hub", daemon=True).start()
+        try:
+            # A transport that the user brought may tell nothing of its steps.
+            connected = self._moved.wait(connect) or not self._traced
+            if connected:
+                self._ended.wait(answer)
+        finally:
+            with self._lock:
+                self._late = True
+        if self._result is not None:
+            return self._result
+        if self._error is not None:
+            raise self._error
+        if not connected:
+            raise Unreachable(f"{self._host}: no connection within {connect:g} s", host=self._host)
+        raise Unreachable(f"{self._host} did not answer within {answer:g} s", host=self._host)
 
 
 class Patience:
     """How long something is tried again: for `deadline` seconds after the last progress.
 
-    Before the first answer of all there is one retry only, so that a machine without a
-    network learns it at once.
+    Before the first answer of all there is one retry, and only if the failure came quickly, so
+    that a machine without a network learns it at once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,7 +128,7 @@ class Patience:
             error: why there must be one; raised when patience has ended.
             asked: seconds that the server asked to wait.
         """
-        if not self.contact and self._tries >= 1:
+        if not self.contact and (self._tries or time.monotonic() - self._since > _QUICK):
             raise error
         pause = min(_PAUSE * 2.0**self._tries, _LONGEST_PAUSE) if asked is None else asked
         self._tries += 1
@@ -196,14 +219,11 @@ class Web:
         for _ in range(_REDIRECTS):
             host = urlsplit(url).netloc
 
-            def send(url: str = url) -> Any:
-                headers = {**self.headers_for(url), **(extra or {})}
-                request = client.build_request("GET", url, headers=headers, timeout=timeout)
-                return client.send(request, stream=True, follow_redirects=False)
-
-            limit = self.settings.timeout + self.settings.connect
+            headers = {**self.headers_for(url), **(extra or {})}
             try:
-                response = within(limit, host, send, lambda late: late.close())
+                request = client.build_request("GET", url, headers=headers, timeout=timeout)
+                attempt = _Attempt(client, request, host)
+                response = attempt.response(self.settings.connect, self.settings.timeout)
             except httpx.HTTPError as error:
                 raise Unreachable(f"{host}: {brief(error)}", host=host) from None
             except (OSError, ValueError) as error:

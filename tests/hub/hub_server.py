@@ -21,9 +21,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
+
+from bestiary.core.weights import save_file
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin", ".pth", ".pt", ".gguf")  # kept in the storage server
 _BLOCK = 1 << 16
+
+
+def write_repository(folder: Path, size: int) -> Path:
+    """A repository with a configuration and weights of so many bytes."""
+    (folder / "config.json").write_text('{"model_type": "resnet"}')
+    values = np.random.default_rng(0).integers(0, 255, size, np.uint8)
+    save_file({"weight": values}, folder / "model.safetensors")
+    return folder
 
 
 @dataclass
