@@ -15,24 +15,21 @@ from ..core import dtypes
 from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
 from .card import Card, card_of
+from .choice import weights_in
 from .registry import (
     Architecture,
-    Bundled,
     Entry,
-    Hub,
-    Source,
     Wheel,
     architecture_by_name,
     architecture_of_config,
     find,
-    get,
     supported,
 )
 from .rename import join, renamed
-from .repository import read_json, snapshot
+from .repository import read_json
+from .sources import Request, described, obtain, of_entry
 
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
-_ROOT = Path(__file__).resolve().parent.parent
 
 # The class that serves each task, imported when the first model of it is loaded.
 _TASKS = {
@@ -86,7 +83,7 @@ class _Options:
     num_classes: int | None
     in_channels: int | None
     image_size: tuple[int, int] | None
-    revision: str | None
+    request: Request  # how the files are obtained
 
 
 def load(
@@ -100,6 +97,8 @@ def load(
     in_channels: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     task: str | None = None,
+    variant: str | None = None,
+    locked: bool | str | Path = False,
 ) -> Any:
     """A model that takes raw input: `bt.load("efficientnet-lite0")("photo.jpg", top=5)`.
 
@@ -115,19 +114,23 @@ def load(
         image_size: height and width of the pictures, where not those of the training; tables
             of positions are resized.
         task: "image-feature-extraction" gives an `Embedder` in place of a classifier.
+        variant: of the published weights, such as "fp16".
+        locked: load only what a lock file names: its path, or True for `bestiary.lock` here.
 
     Raises:
         HubError: nothing of that name, or it could not be fetched.
         WeightsError: the weights are damaged or do not fit the model.
         ConfigError: the published configuration has keys that are not understood.
     """
+    from .lock import in_force
+
     options = _Options(
         weights=weights,
         dtype=dtypes.as_dtype(dtype if dtype is not None else dtypes.float32),
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=_size(image_size),
-        revision=revision,
+        request=Request(revision=revision, variant=variant, lock=in_force(locked)),
     )
     loaded = _loaded(name, options)
     loaded.module.eval()
@@ -173,91 +176,42 @@ def task_class(task: str) -> Any:
 
 def _loaded(name: str | Path, options: _Options) -> Loaded:
     path = Path(name).expanduser()
-    if path.is_dir():
-        return from_folder(path, options)
-    if isinstance(name, Path) or path.is_file():
-        raise HubError(
-            f"{name} is not a folder.\nA model is a folder with config.json and its weights.",
-            name=str(name),
-        )
-    text = str(name)
-    if find(text) is not None:
-        return _curated(*get(text), options)
-    if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
-        loaded = from_folder(snapshot(text, options.revision).folder, options, name=text)
-        loaded.card.source = f"https://huggingface.co/{text}"
-        return loaded
-    if "/" in text or "\\" in text:
-        raise HubError(f"there is no folder {text!r}", name=text)
-    get(text)  # raises, with the nearest names
-    raise AssertionError("unreachable")
+    found = None if isinstance(name, Path) or path.exists() else find(name)
+    if found is not None:
+        return _curated(*found, options)
+    here = obtain(name, options.request)
+    if here.source is None:
+        return from_folder(here.path, options)
+    loaded = from_folder(here.path, options, name=here.name)
+    loaded.card.source = described(here.source)
+    return loaded
 
 
 # -- curated models ------------------------------------------------------------------------
 
 
 def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loaded:
-    original = architecture.config(**entry.config)
-    config = _adapted(architecture, original, options)
     card = card_of(architecture, entry, entry.name)
-    if not options.weights:
+    if not options.weights and entry.config is not None:
+        config = _adapted(architecture, architecture.config(**entry.config), options)
         module = architecture.build(config)
         report = Report(source="nothing: untrained")
         return Loaded(
             module, architecture, config, card, report, entry.preprocess, labels=entry.labels
         )
-    source, path = _obtain(entry, options.revision)
-    if isinstance(source, (Hub, Bundled)):
-        loaded = from_folder(path, options, name=entry.name, architecture=architecture)
+    found = of_entry(entry, options.request)
+    card.source = described(found.source)
+    if not isinstance(found.source, Wheel):
+        loaded = from_folder(found.path, options, name=entry.name, architecture=architecture)
         loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess
         if options.num_classes is None:
             loaded.labels = entry.labels or loaded.labels
-        card.source = _described(source)
         return loaded
-    module, report = _filled(architecture, original, config, path, entry.layout, options)
-    card.source = _described(source)
+    original = architecture.config(**(entry.config or {}))
+    config = _adapted(architecture, original, options)
+    module, report = _filled(architecture, original, config, found.path, entry.layout, options)
     labels = entry.labels if options.num_classes is None else None
     return Loaded(module, architecture, config, card, report, entry.preprocess, labels=labels)
-
-
-def _described(source: Source) -> str:
-    if isinstance(source, Wheel):
-        return f"the wheel {source.distribution} {source.version}"
-    return f"https://huggingface.co/{source.repo}" if isinstance(source, Hub) else "this package"
-
-
-def _obtain(entry: Entry, revision: str | None) -> tuple[Source, Path]:
-    """The first source that has the weights; one complete on this machine comes before any network.
-
-    Raises:
-        HubError: none has; lists what each said.
-    """
-    from . import wheels
-
-    if not entry.sources:
-        raise HubError(
-            f"{entry.name} has no weights: {entry.note or 'none were published'}.\n"
-            f"To build it untrained: bt.load({entry.name!r}, weights=False)",
-            name=entry.name,
-        )
-    for source in entry.sources:
-        if isinstance(source, Bundled) and (_ROOT / source.folder).is_dir():
-            return source, _ROOT / source.folder
-        if isinstance(source, Wheel):
-            path = wheels.installed_file(source) or wheels.cached_file(source)
-            if path is not None:
-                return source, path
-    problems = []
-    for source in entry.sources:
-        try:
-            if isinstance(source, Wheel):
-                return source, wheels.fetch(source)
-            if isinstance(source, Hub):
-                return source, snapshot(source.repo, revision or source.revision).folder
-            problems.append(f"{source.folder} is missing from this installation")
-        except HubError as error:
-            problems.append(str(error))
-    raise HubError(f"{entry.name} could not be had:\n" + "\n".join(problems), name=entry.name)
 
 
 # -- folders ------------------------------------------------------------------------
@@ -303,7 +257,7 @@ def from_folder(
             f"{architecture.name}: {path} holds a value that makes no sense: {error}",
             path=str(path),
         ) from error
-    weights = _weights_in(folder) if options.weights else None
+    weights = _weights_in(folder, options) if options.weights else None
     detect = architecture.layouts[layout].detect
     if weights is not None and detect is not None:
         config = detect(config, _names_in(weights))
@@ -368,11 +322,8 @@ def _labels(published: dict[str, Any]) -> list[str] | None:
     return [str(n) for n in names] if isinstance(names, list) and names else None
 
 
-def _weights_in(folder: Path) -> Path:
-    from ..core.weights import choose_weight_file
-
-    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    chosen = choose_weight_file(sorted(names))
+def _weights_in(folder: Path, options: _Options) -> Path:
+    chosen = weights_in(folder, options.request.variant)
     if chosen is None:
         raise HubError(
             f"{folder} holds no weights (model.safetensors, pytorch_model.bin, ...).\n"

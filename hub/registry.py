@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import HubError
+from ..core.notice import warn_once
 
 if TYPE_CHECKING:
     from ..core.nn import Module
+    from .plugins import Offer
 
 DOMAINS = ("vision", "text", "rl", "generative")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -42,10 +44,14 @@ F = TypeVar("F", bound="Callable[..., Module]")
 
 @dataclass(frozen=True)
 class Hub:
-    """A repository on the Hugging Face hub; `revision` is a commit where one was read."""
+    """A repository on the Hugging Face hub; `revision` is a commit where one was read.
+
+    `pull_request` is the number of one that adds safetensors to it.
+    """
 
     repo: str
     revision: str | None = None
+    pull_request: int | None = None
     kind = "hub"
 
 
@@ -69,7 +75,18 @@ class Bundled:
     kind = "bundled"
 
 
-Source = Hub | Wheel | Bundled
+@dataclass(frozen=True)
+class Installed:
+    """A folder inside another installed distribution, which offers it in its `bestiary.json`."""
+
+    distribution: str
+    version: str
+    folder: str  # relative to the file that offers it
+    path: str  # on this machine
+    kind = "installed"
+
+
+Source = Hub | Wheel | Bundled | Installed
 
 
 # -- what is known of a model ----------------------------------------------------------------------
@@ -92,12 +109,14 @@ class Entry:
 
     Attributes:
         name: lower case with hyphens.
-        config: keyword arguments of the architecture's Config.
+        config: keyword arguments of the architecture's Config; None where only the config.json
+            that comes with the weights tells.
         sources: tried in this order, but one complete on this machine wins over any network;
             none where the weights are still to be trained: it is then built, but not listed.
         layout: how these weights name their tensors, a key of the architecture's layouts.
         license: SPDX identifier where there is one.
         commercial: whether the licence permits commercial use; None if unknown.
+        gated: whether the publisher asks for agreement before the download.
         parameters: how many numbers are trained.
         preprocess: arguments of the task's preprocessing (resolution, mean, ...).
         labels: name of a label list, such as "imagenet-1k".
@@ -107,11 +126,12 @@ class Entry:
 
     name: str
     sources: tuple[Source, ...]
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = field(default_factory=dict)
     layout: str = "native"
     aliases: tuple[str, ...] = ()
     license: str | None = None
     commercial: bool | None = None
+    gated: bool = False
     parameters: int | None = None
     metric: Metric | None = None
     preprocess: Mapping[str, Any] | None = None
@@ -175,6 +195,7 @@ _architectures: dict[str, Architecture] = {}
 _entries: dict[str, tuple[Architecture, Entry]] = {}
 _names: dict[str, str] = {}  # canonical name or alias -> entry name
 _scanned: set[str] = set()
+_offered: dict[str, Offer] | None = None  # canonical name or alias -> of another distribution
 
 
 def canonical(name: str) -> str:
@@ -253,19 +274,61 @@ def _scan() -> None:
         _import(module)
 
 
+def _import_what_mentions(name: str) -> None:
+    """Import the files that hold a name in quotes: most likely one of them registers it."""
+    spelled = re.compile(rf'"{re.escape(name).replace("-", "[-_]")}"', re.IGNORECASE)
+    for module, path in _files():
+        if spelled.search(path.read_text(encoding="utf-8")):
+            _import(module)
+
+
 def find(name: str) -> tuple[Architecture, Entry] | None:
     """The entry of a name or alias; None if there is none."""
     wanted = canonical(name)
     if wanted not in _names:
-        # The file that mentions the name most likely registers it: import that one alone first.
-        spelled = re.compile(rf'"{re.escape(wanted).replace("-", "[-_]")}"', re.IGNORECASE)
-        for module, path in _files():
-            if spelled.search(path.read_text(encoding="utf-8")):
-                _import(module)
-        if wanted not in _names:
-            _scan()
+        _import_what_mentions(wanted)
+    if wanted not in _names:
+        offered = _resolved(wanted)
+        if offered is not None:
+            return offered
+        _scan()
     known = _names.get(wanted)
     return None if known is None else _entries[known]
+
+
+def _offers() -> dict[str, Offer]:
+    """What other distributions offer, by name and alias; read once."""
+    global _offered
+    if _offered is None:
+        from .plugins import offers
+
+        _offered = {}
+        for offer in offers():
+            for alias in (offer.entry.name, *offer.entry.aliases):
+                _offered.setdefault(canonical(alias), offer)
+    return _offered
+
+
+def forget_offers() -> None:
+    """Ask the installed distributions again, after one was installed or removed."""
+    global _offered
+    _offered = None
+
+
+def _resolved(name: str) -> tuple[Architecture, Entry] | None:
+    """What another distribution offers under a name, with the architecture of ours it is for."""
+    offer = _offers().get(name)
+    if offer is None:
+        return None
+    architecture = architecture_by_name(offer.architecture)
+    if architecture is None:
+        warn_once(
+            f"plugin architecture {offer.architecture}",
+            f"{offer.distribution} offers {offer.entry.name}, of the architecture "
+            f"{offer.architecture!r}, which this version does not have; it is left out",
+        )
+        return None
+    return architecture, offer.entry
 
 
 def get(name: str) -> tuple[Architecture, Entry]:
@@ -292,10 +355,12 @@ def nearest(name: str, count: int = 3) -> list[str]:
     """The names most like this one."""
     _scan()
     wanted = canonical(name)
-    starts = [n for n in sorted(_entries) if wanted and (n.startswith(wanted) or wanted in n)]
-    alike = difflib.get_close_matches(wanted, sorted(_names), n=count, cutoff=0.1)
+    names = {**{alias: offer.entry.name for alias, offer in _offers().items()}, **_names}
+    own = sorted(set(names.values()))
+    starts = [n for n in own if wanted and (n.startswith(wanted) or wanted in n)]
+    alike = difflib.get_close_matches(wanted, sorted(names), n=count, cutoff=0.1)
     found: list[str] = []
-    for n in [*starts, *(_names[a] for a in alike)]:
+    for n in [*starts, *(names[a] for a in alike)]:
         if n not in found:
             found.append(n)
     return found[:count]
@@ -304,11 +369,19 @@ def nearest(name: str, count: int = 3) -> list[str]:
 def entries() -> list[tuple[Architecture, Entry]]:
     """All of them, by name."""
     _scan()
-    return [_entries[name] for name in sorted(_entries)]
+    found = dict(_entries)
+    for name, offer in _offers().items():
+        if name not in _names and offer.entry.name not in found:  # our own names come first
+            resolved = _resolved(name)
+            if resolved is not None:
+                found[offer.entry.name] = resolved
+    return [found[name] for name in sorted(found)]
 
 
 def architecture_by_name(name: str) -> Architecture | None:
     """An architecture by its own name."""
+    if name not in _architectures:
+        _import_what_mentions(name)
     if name not in _architectures:
         _scan()
     return _architectures.get(name)

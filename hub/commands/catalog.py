@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from ..registry import Architecture, Bundled, Entry, Hub, Wheel, entries, get, list_models
+from ..registry import (
+    Architecture,
+    Bundled,
+    Entry,
+    Hub,
+    Installed,
+    Source,
+    Wheel,
+    entries,
+    get,
+    list_models,
+)
 from .output import json_option, print_json, print_table
 
 
@@ -104,10 +115,13 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _source(source: Hub | Wheel | Bundled) -> str:
+def _source(source: Source) -> str:
     if isinstance(source, Wheel):
         return f"wheel {source.distribution} {source.version}: {source.file}"
     if isinstance(source, Bundled):
         return "bundled in this package"
+    if isinstance(source, Installed):
+        return f"the distribution {source.distribution} {source.version}: {source.folder}"
+    assert isinstance(source, Hub)
     revision = source.revision or "not pinned"
     return f"hub {source.repo}, revision {revision}"
