@@ -1,13 +1,15 @@
 """Learning-rate schedules: call `schedule.step()` after each epoch, or each optimizer step.
 
 Each is a function of the step count and a group's initial rate, so a schedule can be joined
-with others (`SequentialLR`), resumed, and asked for its rate at any step. All are in this one
-file, as in torch: each is a formula with its checks.
+with others (`SequentialLR`), resumed, and asked for its rate at any step. Several schedules of one
+optimizer multiply: each contributes its share of the initial rate. All are in this one file, as
+in torch: each is a formula with its checks.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,6 +42,7 @@ class LRScheduler:
                 )
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
+        self._join(last_epoch >= 0)
         self.step()
 
     def rate(self, step: int, base: float, group: int = 0) -> float:
@@ -51,11 +54,41 @@ class LRScheduler:
         self.last_epoch += 1
         self._apply()
 
+    def _join(self, goes_on: bool) -> None:
+        """Take part in the rates of the optimizer, in place of the schedule that it goes on with.
+
+        Raises:
+            ConfigError: another schedule is under way: is this one meant to follow it?
+        """
+        others = [other for other in self._all() if not (goes_on and type(other) is type(self))]
+        for other in others:
+            if other.last_epoch > 0 and not goes_on:
+                raise _under_way(self, other)
+        self.optimizer.schedules[:] = [weakref.ref(s) for s in (*others, self)]
+
+    def detach(self) -> None:
+        """Take no part in the rates any more; they stay as they are until another sets them."""
+        self.optimizer.schedules[:] = [weakref.ref(s) for s in self._all() if s is not self]
+
+    def _all(self) -> list[LRScheduler]:
+        """The schedules of the optimizer that still exist."""
+        found = (reference() for reference in self.optimizer.schedules)
+        return [schedule for schedule in found if schedule is not None]
+
     def _apply(self) -> None:
-        for i, (group, base) in enumerate(
-            zip(self.optimizer.param_groups, self.base_lrs, strict=False)
-        ):
-            group["lr"] = self.rate(self.last_epoch, base, i)
+        schedules = self._all()
+        for i, group in enumerate(self.optimizer.param_groups):
+            parts = [s for s in schedules if i < len(s.base_lrs)]
+            if len(parts) == 1:
+                part = parts[0]
+                group["lr"] = part.rate(part.last_epoch, part.base_lrs[i], i)
+            elif parts:
+                group["lr"] = group["initial_lr"] * math.prod(part._share(i) for part in parts)
+
+    def _share(self, group: int) -> float:
+        """The rate now as a part of the initial one."""
+        base = self.base_lrs[group]
+        return self.rate(self.last_epoch, base, group) / base if base else 1.0
 
     def get_last_lr(self) -> list[float]:
         """The rates in use."""
@@ -336,6 +369,8 @@ class SequentialLR(LRScheduler):
                 raise ConfigError("SequentialLR: the schedules belong to different optimizers")
         self._schedulers = list(schedulers)
         self._milestones = list(milestones)
+        for scheduler in schedulers:
+            scheduler.detach()
         super().__init__(optimizer, last_epoch)
 
     def rate(self, step: int, base: float, group: int = 0) -> float:
@@ -383,11 +418,18 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown, self.eps = cooldown, eps
         count = len(optimizer.param_groups)
         self.min_lrs = list(min_lr) if isinstance(min_lr, Sequence) else [min_lr] * count
-        self.base_lrs = self.get_last_lr()
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.shares = [1.0] * count  # what is left of each group's rate
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
+        self._join(goes_on=False)
+
+    def rate(self, step: int, base: float, group: int = 0) -> float:
+        return base * self.shares[group]
 
     def step(self, metrics: Any = None) -> None:
         """Take in the metric of an epoch."""
@@ -404,9 +446,10 @@ class ReduceLROnPlateau(LRScheduler):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                reduced = max(group["lr"] * self.factor, least)
+            for i, group in enumerate(self.optimizer.param_groups):
+                reduced = max(group["lr"] * self.factor, self.min_lrs[i])
                 if group["lr"] - reduced > self.eps:
+                    self.shares[i] *= reduced / group["lr"]
                     group["lr"] = reduced
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
@@ -419,8 +462,21 @@ class ReduceLROnPlateau(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         names = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
-        return {name: getattr(self, name) for name in names}
+        return {"shares": list(self.shares), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch"):
             setattr(self, name, state_dict[name])
+        self.shares = list(state_dict.get("shares", self.shares))
+
+
+def _under_way(new: LRScheduler, old: LRScheduler) -> ConfigError:
+    names = type(new).__name__, type(old).__name__
+    return ConfigError(
+        f"{names[0]}: the optimizer follows another schedule, {names[1]}, which is at step "
+        f"{old.last_epoch}.\n"
+        "One after the other? optim.SequentialLR(optimizer, [first, second], milestones=[100])\n"
+        "Both at once, multiplied? Make both before the first step.\n"
+        "Is the old one done with? old.detach()",
+        step=old.last_epoch,
+    )

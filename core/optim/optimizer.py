@@ -27,7 +27,8 @@ class Optimizer:
             their own.
         defaults: settings of groups that give none.
 
-    `param_groups` holds the groups. A setting is read and written as `group["lr"]`.
+    `param_groups` holds the groups. A setting is read and written as `group["lr"]`. `schedules`
+    refers to the learning-rate schedules that were made for it.
     """
 
     # Settings that are numbers, in the order in which the update reads them, and how many each is.
@@ -40,6 +41,7 @@ class Optimizer:
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
+        self.schedules: list[Any] = []  # weak references: a schedule that is dropped counts no more
         self._seen: set[int] = set()
         self._steps = 0
         self._check(defaults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,99 @@ def test_plateau_follows_accuracies_too():
     assert again.best == pytest.approx(0.8)
     with pytest.raises(ConfigError, match=r"scheduler\.step\(loss\)"):
         schedule.step()
+
+
+# -- several schedules of one optimizer ----------------------------------------------------------
+
+
+def both(optimizer: Any) -> list[Any]:
+    return [optim.LinearLR(optimizer, 0.25, total_iters=3), optim.ExponentialLR(optimizer, 0.5)]
+
+
+def test_schedules_of_one_optimizer_multiply():
+    optimizer = sgd()
+    schedules = both(optimizer)
+    expected = [0.25, 0.25, 0.1875, 0.125, 0.0625]  # (0.25, 0.5, 0.75, 1, 1) times 0.5 ** step
+    for wanted in expected:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted, rel=1e-12)
+        for schedule in schedules:
+            schedule.step()
+
+
+def test_several_schedules_resume_in_any_order():
+    first = sgd()
+    schedules = both(first)
+    for _ in range(2):
+        for schedule in schedules:
+            schedule.step()
+    second = sgd()
+    resumed = both(second)
+    second.load_state_dict(first.state_dict())
+    for schedule, other in zip(reversed(resumed), reversed(schedules), strict=True):
+        schedule.load_state_dict(other.state_dict())
+    for _ in range(3):
+        assert second.param_groups[0]["lr"] == first.param_groups[0]["lr"]
+        for schedule in (*schedules, *resumed):
+            schedule.step()
+
+
+def test_plateau_beside_another_schedule():
+    optimizer = sgd()
+    falling = optim.ExponentialLR(optimizer, 0.5)
+    plateau = optim.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    for loss in (1.0, 2.0):
+        falling.step()
+        plateau.step(loss)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+    falling.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0125)
+    again = sgd()
+    resumed = [optim.ExponentialLR(again, 0.5), optim.ReduceLROnPlateau(again, patience=0)]
+    resumed[1].load_state_dict(plateau.state_dict())
+    resumed[0].load_state_dict(falling.state_dict())
+    assert again.param_groups[0]["lr"] == pytest.approx(0.0125)
+
+
+def test_a_second_schedule_in_mid_training_is_refused():
+    optimizer = sgd()
+    first = optim.ExponentialLR(optimizer, 0.5)
+    first.step()
+    with pytest.raises(ConfigError, match="SequentialLR") as caught:
+        optim.CosineAnnealingLR(optimizer, 10)
+    assert caught.value.step == 1
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    first.detach()
+    optim.CosineAnnealingLR(optimizer, 10)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_a_dropped_schedule_counts_no_more():
+    optimizer = sgd()
+    first = optim.ExponentialLR(optimizer, 0.5)
+    first.step()
+    alive = weakref.ref(first)
+    del first
+    assert alive() is None  # nothing keeps it, so optimizer and schedule are freed at once
+    second = optim.ConstantLR(optimizer, 0.1)
+    assert second.get_last_lr() == [pytest.approx(0.1)]
+
+
+# What torch 2.13 gives, rounded, for the three schedules below, stepped in this order.
+TORCH = [0.25, 0.372691564, 0.487764129, 0.177281862, 0.203514412, 0.224057765, 0.238167788]
+TORCH += [0.065429572, 0.058905765, 0.052039551, 0.045, 0.037960449]
+
+
+def test_multiplied_rates_are_those_of_torch():
+    optimizer = sgd()
+    schedules = [
+        optim.LinearLR(optimizer, 0.25, total_iters=6),
+        optim.MultiStepLR(optimizer, [3, 7], 0.3),
+        optim.CosineAnnealingLR(optimizer, 20),
+    ]
+    for wanted in TORCH:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted, abs=1e-9)
+        for schedule in schedules:
+            schedule.step()
 
 
 @pytest.mark.parametrize(
