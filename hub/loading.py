@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from ..core import dtypes
 from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
+from . import limits
 from .card import Card, card_of
 from .choice import weights_in
 from .registry import (
@@ -194,7 +196,7 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
     card = card_of(architecture, entry, entry.name)
     if not options.weights and entry.config is not None:
         config = _adapted(architecture, architecture.config(**entry.config), options)
-        module = architecture.build(config)
+        module = _untrained(architecture, config, entry.name)
         report = Report(source="nothing: untrained")
         return Loaded(
             module, architecture, config, card, report, entry.preprocess, labels=entry.labels
@@ -232,6 +234,7 @@ def from_folder(
             f"It has: {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'no files'}",
             folder=str(folder),
         )
+    limits.check_size(path)
     published = read_json(path)
     marker = published.get(MARKER)
     if isinstance(marker, dict):
@@ -271,7 +274,8 @@ def from_folder(
     if weights is not None:
         module, report = _filled(architecture, original, config, weights, layout, options)
     else:
-        module, report = architecture.build(config), Report(source="nothing: untrained")
+        module = _untrained(architecture, config, str(path))
+        report = Report(source="nothing: untrained")
     same_head = getattr(config, "num_classes", None) == getattr(original, "num_classes", None)
     return Loaded(
         module,
@@ -374,8 +378,9 @@ def _filled(
     """
     from ..core import weights as weight_files
 
-    with init.empty():
-        module = architecture.build(config)
+    with weight_files.open_weights(path) as file:
+        infos = file.infos()
+    module = _empty(architecture, config, path, infos, options)
     arrays = weight_files.load(path)
     names = renamed(list(arrays), architecture.layouts[layout].rename)
     state: dict[str, Any] = {}
@@ -400,6 +405,38 @@ def _filled(
         raise WeightsError(f"{path.name}: {error.message}", **error.facts) from None
     report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), reshaped, str(path))
     return module, report
+
+
+def _untrained(architecture: Architecture, config: Any, what: str) -> Module:
+    """The module of a configuration with initial values; refused if it cannot be meant."""
+    what = f"{architecture.name} ({what})"
+    limits.check_config(what, config)
+    # First without initial values, which costs next to nothing, to know that it is not too large.
+    with init.empty():
+        _built(architecture, config, limits.budget_without_weights(what))
+    return architecture.build(config)
+
+
+def _empty(
+    architecture: Architecture, config: Any, path: Path, infos: Mapping[str, Any], options: _Options
+) -> Module:
+    """The module that tensors of these shapes are to fill; refused if it is far larger."""
+    what = f"{architecture.name} ({path.name})"
+    limits.check_config(what, config, sum(math.prod(info.shape) for info in infos.values()))
+    height, width = options.image_size or (0, 0)
+    asked = (options.num_classes or 0, options.in_channels or 0, height * width)
+    with init.empty():
+        return _built(architecture, config, limits.budget_for(what, infos, asked))
+
+
+def _built(architecture: Architecture, config: Any, budget: limits.Budget) -> Module:
+    try:
+        with init.limited(budget):
+            return architecture.build(config)
+    except MemoryError as error:
+        raise ConfigError(
+            f"{budget.what}: its configuration wants more memory than there is: {error}"
+        ) from None
 
 
 def with_new_head(

@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,8 +27,16 @@ AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 Rng = np.random.Generator
 
 
+class Budget(Protocol):
+    """Is asked before the memory of a parameter is allocated; raises to refuse it."""
+
+    def take(self, shape: tuple[int, ...]) -> None:
+        """A parameter of this shape comes next."""
+
+
 class _Mode(threading.local):
     empty = False
+    budget: Budget | None = None
 
 
 _mode = _Mode()
@@ -45,6 +53,17 @@ def empty() -> Iterator[None]:
         _mode.empty = before
 
 
+@contextmanager
+def limited(budget: Budget) -> Iterator[None]:
+    """Ask a budget before the memory of each parameter is allocated."""
+    before = _mode.budget
+    _mode.budget = budget
+    try:
+        yield
+    finally:
+        _mode.budget = before
+
+
 def is_empty() -> bool:
     """Whether parameters are left without initial values."""
     return _mode.empty
@@ -54,6 +73,8 @@ def parameter(*shape: int, device: Any = None, dtype: Any = None) -> Parameter:
     """A parameter of uninitialised memory, for an initialiser or a loader to fill."""
     place = as_device(device)
     kind = default_float if dtype is None else as_dtype(dtype)
+    if _mode.budget is not None:
+        _mode.budget.take(shape)
     return Parameter(backend_for(place).xp.empty(shape, kind))
 
 
