@@ -218,6 +218,8 @@ class _Arriving:
     def __exit__(self, *_: object) -> None:
         with self._file:
             os.fsync(self._file.fileno())
+        if not self.done and self.wanted.size:
+            self.part.unlink(missing_ok=True)  # nothing came
 
     def read(self) -> None:
         """Take over, and hash, what is in the file."""

@@ -321,15 +321,21 @@ class _Handler(BaseHTTPRequestHandler):
             position += len(block)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that go away are what many of the tests are about."""
+
+
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The hub and its storage server, each at an address of its own."""
     servers = []
     for where in ("hub", "storage"):
         handler = type("Handler", (_Handler,), {"hub": hub, "where": where})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        server.block_on_close = False
+        server = _Server(("127.0.0.1", 0), handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         servers.append((server, thread))
