@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -81,7 +82,7 @@ class ImageTask:
             self.module,
             architecture=self.architecture,
             config=self.config,
-            card=self.card,
+            card=replace(self.card, task=self.task),
             labels=self._saved_labels(),
             processor=self.preprocess.to_config(),
             dtype=dtype,

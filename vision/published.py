@@ -101,6 +101,30 @@ def as_tuple(what: str, name: str, value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def as_pair(what: str, name: str, value: Any) -> tuple[int, int]:
+    """A size of pictures or patches: one number for a square, or height and width.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    pair = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    positive(what, **{name: pair})
+    if len(pair) != 2:
+        raise ConfigError(f"{what}: {name}={value!r} is no height and width", name=name, got=value)
+    return pair[0], pair[1]
+
+
+def natural(what: str, **values: Any) -> None:
+    """Raise unless every value is a whole number from 0 to 65,536.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    for name, value in values.items():
+        if value != 0 or type(value) is not int:
+            positive(what, **{name: value})
+
+
 def positive(what: str, **values: Any) -> None:
     """Raise unless every value, or every item of it, is a whole number from 1 to 65,536.
 

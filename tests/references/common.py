@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import platform
+import re
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,6 +62,46 @@ def metadata(*packages: str, **more: str) -> dict[str, str]:
     """The versions with which a reference was made."""
     names = ("torch", "numpy", *packages)
     return {**{name: version(name) for name in names}, "python": platform.python_version(), **more}
+
+
+def listing(model: torch.nn.Module) -> dict[str, object]:
+    """Names and shapes of all tensors, and the parameter count, in few lines.
+
+    Names that differ only in their first number and have one shape are one line: the name with
+    `{}` for the number -> the shape, and the numbers.
+    """
+    tensors: dict[str, list[object]] = {}
+    for name, tensor in model.state_dict().items():
+        found = re.search(r"(?<=\.)\d+(?=\.)", name)
+        shape = list(tensor.shape)
+        if found is None:
+            tensors[name] = [shape]
+            continue
+        pattern = f"{name[: found.start()]}{{}}{name[found.end() :]}"
+        key = f"{pattern} {shape}"
+        line = tensors.setdefault(key, [shape, []])
+        line[1].append(int(found[0]))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "tensors": tensors}
+
+
+def in_bfloat16(
+    model: torch.nn.Module,
+    run: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+    arrays: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """How far the model's own outputs in bfloat16 are from those in float32, at most.
+
+    Args:
+        run: gives the output that is stored as `N.output` of a model and `N.pixel_values`.
+    """
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    errors = []
+    with torch.no_grad():
+        for i in range(9):
+            if f"{i}.pixel_values" in arrays:
+                output = run(half, arrays[f"{i}.pixel_values"].to(torch.bfloat16)).float()
+                errors.append((output - arrays[f"{i}.output"]).abs().max())
+    return {"bfloat16.error": torch.stack(errors).max()}
 
 
 def save(path: Path, arrays: dict[str, object], meta: dict[str, str]) -> None:

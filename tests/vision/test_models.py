@@ -20,17 +20,25 @@ from bestiary.vision.tasks import ImageClassifier
 
 DATA = Path(__file__).parent.parent / "references" / "data"
 
+BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+
 # A configuration of each architecture that a test can afford.
 TINY: dict[str, dict[str, Any]] = {
     "resnet": {"depths": (1, 2), "hidden_sizes": (8, 12), "embedding_size": 6},
     "efficientnet-lite": {"width_coefficient": 0.1, "depth_coefficient": 0.3},
     "cifar-resnet": {"stem": 4, "widths": (6, 8), "residual": (1, 2)},
+    "vit": {"image_size": (40, 56), "patch_size": (8, 8), "hidden_size": 24, **BLOCKS},
+    "dinov2": {"image_size": (40, 56), "patch_size": (8, 8), "hidden_size": 24, **BLOCKS},
 }
+
+
+# Models without a head become classifiers where classes are asked for.
+TASKS = ("image-classification", "image-feature-extraction")
 
 
 def architectures() -> dict[str, Architecture]:
     found = {a.name: a for a, _ in entries() if a.build.__module__.startswith("bestiary.vision.")}
-    return {name: a for name, a in found.items() if a.task == "image-classification"}
+    return {name: a for name, a in found.items() if a.task in TASKS}
 
 
 def curated() -> list[Entry]:
@@ -199,6 +207,9 @@ def test_parameters_are_counted_as_the_entry_says(entry: Entry) -> None:
 def test_untrained_model_of_each_name(entry: Entry) -> None:
     with bt.nn.init.empty():
         task = load(entry.name, weights=False)
+    if task.task == "image-feature-extraction":
+        assert task.config.num_classes == 0
+        return
     assert len(task.labels) == task.config.num_classes
     assert task.labels[0] != "class 0"
     assert task.card.name == entry.name
