@@ -6,7 +6,9 @@ nothing of tensors: operations register them as their CPU kernels (core/ops).
 Environment: `BESTIARY_NUM_THREADS` sets the threads of the kernels' own pool (else the
 processors that the process may run on). `BESTIARY_NATIVE` is `0` to do without the kernels, or
 `avx512`, `avx2` or `generic` to choose an instruction set. `python -m bestiary.core.native`
-prints what is in use.
+prints what is in use. Where the C library is glibc, freed memory is kept for the next arrays (at
+most 2 GiB at the end of the heap) unless `BESTIARY_KEEP_MEMORY` is `0` or a variable of glibc's
+own (`MALLOC_...`, `GLIBC_TUNABLES`) says how to allocate.
 """
 
 from .conv import (

@@ -3,6 +3,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include "native.h"
 
 static const Isa *isa;
@@ -108,11 +111,22 @@ static PyObject *set_isa(PyObject *self, PyObject *name) {
     return PyErr_Format(PyExc_ValueError, "instruction set %R is not usable here", name);
 }
 
+/* Lets the C library keep memory that was freed for the next arrays: without this it goes back to
+ * the system at every step of a training, and returns page by page. Whether it could be done. */
+static PyObject *keep_memory(PyObject *self, PyObject *unused) {
+#if defined(__GLIBC__)
+    return PyBool_FromLong(mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, INT_MAX));
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 static PyMethodDef METHODS[] = {
     {"run", (PyCFunction)(void (*)(void))run, METH_FASTCALL, NULL},
     {"set_threads", set_threads, METH_O, NULL},
     {"set_isa", set_isa, METH_O, NULL},
     {"info", info, METH_NOARGS, NULL},
+    {"keep_memory", keep_memory, METH_NOARGS, NULL},
     {"usable", usable, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

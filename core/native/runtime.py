@@ -174,6 +174,13 @@ def _start() -> None:
     wanted = os.environ.get("BESTIARY_NATIVE", "")
     if wanted in _native.usable():
         _native.set_isa(wanted)
+    if os.environ.get("BESTIARY_KEEP_MEMORY") != "0" and not _allocator_is_set():
+        _native.keep_memory()
+
+
+def _allocator_is_set() -> bool:
+    """Whether the user has told the C library how to allocate: then that holds."""
+    return "GLIBC_TUNABLES" in os.environ or any(k.startswith("MALLOC_") for k in os.environ)
 
 
 if _BUILT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -254,6 +255,28 @@ def test_more_elements_than_32_bits_count(isa: str) -> None:
     x = np.zeros((2**25 + 3, 64), np.float32)  # 8.6 GB of address space, hardly any of it memory
     x[-1] = 3.0
     assert_array_equal(native.channel_sum(x), 3.0)
+
+
+_REUSE = """
+import resource
+import numpy as np
+import bestiary.core.native
+for _ in range(150):
+    np.empty(2**24, np.float32)[::512] = 1  # 64 MiB, each page touched, freed at once
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
+def test_freed_memory_is_kept_unless_told_otherwise() -> None:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+
+    def faults(**extra: str) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", _REUSE], env=own | extra))
+
+    kept = faults()
+    assert faults(BESTIARY_KEEP_MEMORY="0") > 4 * kept
+    assert faults(MALLOC_ARENA_MAX="2") > 4 * kept
 
 
 def test_sources_are_in_the_source_distribution() -> None:
