@@ -101,6 +101,7 @@ def load(
     task: str | None = None,
     variant: str | None = None,
     locked: bool | str | Path = False,
+    verify: bool | None = None,
 ) -> Any:
     """A model that takes raw input: `bt.load("efficientnet-lite0")("photo.jpg", top=5)`.
 
@@ -118,6 +119,8 @@ def load(
         task: "image-feature-extraction" gives an `Embedder` in place of a classifier.
         variant: of the published weights, such as "fp16".
         locked: load only what a lock file names: its path, or True for `bestiary.lock` here.
+        verify: hash the cached files of a hub repository again, instead of comparing size and
+            time with what was found on their arrival.
 
     Raises:
         HubError: nothing of that name, or it could not be fetched.
@@ -132,7 +135,7 @@ def load(
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=_size(image_size),
-        request=Request(revision=revision, variant=variant, lock=in_force(locked)),
+        request=Request(revision=revision, variant=variant, lock=in_force(locked), verify=verify),
     )
     loaded = _loaded(name, options)
     loaded.module.eval()

@@ -46,7 +46,8 @@ F = TypeVar("F", bound="Callable[..., Module]")
 class Hub:
     """A repository on the Hugging Face hub; `revision` is a commit where one was read.
 
-    `pull_request` is the number of one that adds safetensors to it.
+    `pull_request` is the number of one that adds safetensors to it. A mirror, for the day when
+    the repository is gone, is one more source behind it.
     """
 
     repo: str

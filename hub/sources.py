@@ -70,6 +70,7 @@ class Request:
         variant: of the weights, such as "fp16".
         quiet: without progress.
         refresh: ask the hub whether a branch has moved on.
+        verify: hash cached files of the hub again; None as `bt.configure` says.
         lock: only what it names.
     """
 
@@ -77,6 +78,7 @@ class Request:
     variant: str | None = None
     quiet: bool = False
     refresh: bool = False
+    verify: bool | None = None
     lock: Lock | None = None
 
 
@@ -133,12 +135,16 @@ def of_entry(entry: Entry, request: Request) -> Obtained:
             if found is not None:
                 return _checked(found, request)
     problems = []
+    reachable = True
     for source in allowed:
+        if isinstance(source, Hub) and not reachable:
+            continue  # mirrors are repositories of the same hub
         try:
             return _checked(_fetched(entry, source, request), request)
         except HubError as error:
             if len(allowed) == 1:
                 raise
+            reachable = reachable and error.facts.get("reason") != "unreachable"
             problems.append(str(error))
     raise HubError(f"{entry.name} could not be had:\n" + "\n".join(problems), name=entry.name)
 
@@ -167,9 +173,11 @@ def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
         return _of_wheel(entry, source, path) if path is not None else None
     if request.lock is not None:
         locked = request.lock[entry.name]
-        found = cached(source.repo, locked.commit, filenames=list(locked.files))
+        names = list(locked.files)
+        found = cached(source.repo, locked.commit, filenames=names, verify=request.verify)
     else:
-        found = cached(source.repo, _revision(source, request), variant=request.variant)
+        revision = _revision(source, request)
+        found = cached(source.repo, revision, variant=request.variant, verify=request.verify)
     return _of_snapshot(entry.name, entry, source, found) if found is not None else None
 
 
@@ -190,7 +198,13 @@ def _fetched_from_hub(name: str, entry: Entry | None, source: Hub, request: Requ
     if request.lock is not None:
         locked = request.lock[name]
         names = list(locked.files)
-        found = fetch(source.repo, names, revision=locked.commit, quiet=request.quiet)
+        found = fetch(
+            source.repo,
+            names,
+            revision=locked.commit,
+            quiet=request.quiet,
+            verify=request.verify,
+        )
     else:
         found = snapshot(
             source.repo,
@@ -199,6 +213,7 @@ def _fetched_from_hub(name: str, entry: Entry | None, source: Hub, request: Requ
             pull_request=source.pull_request,
             quiet=request.quiet,
             refresh=request.refresh,
+            verify=request.verify,
         )
     return _of_snapshot(name, entry, source, found)
 
