@@ -27,6 +27,23 @@ def count_up(xp: Any, counter: Tensor) -> None:
     counter[...] += 1
 
 
+def _weight_and_bias(
+    *shape: int, weight: bool, bias: bool, device: Any, dtype: Any
+) -> tuple[Parameter | None, Parameter | None]:
+    """Either is None where it is not wanted; `_reset` fills them."""
+    return (
+        init.parameter(*shape, device=device, dtype=dtype) if weight else None,
+        init.parameter(*shape, device=device, dtype=dtype) if bias else None,
+    )
+
+
+def _reset(weight: Parameter | None, bias: Parameter | None) -> None:
+    if weight is not None:
+        init.ones_(weight)
+    if bias is not None:
+        init.zeros_(bias)
+
+
 class _ByChannel(Module):
     """Weight, bias and running statistics for each channel."""
 
@@ -37,23 +54,22 @@ class _ByChannel(Module):
     def __init__(
         self,
         num_features: int,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
-        track_running_stats: bool,
-        device: Any,
-        dtype: Any,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if affine:
-            self.weight = init.parameter(num_features, device=device, dtype=dtype)
-            self.bias = init.parameter(num_features, device=device, dtype=dtype)
+        self.weight, self.bias = _weight_and_bias(
+            num_features, weight=affine, bias=affine, device=device, dtype=dtype
+        )
         self.running_mean: Buffer | None = None
         self.running_var: Buffer | None = None
         self.num_batches_tracked: Buffer | None = None
@@ -68,9 +84,7 @@ class _ByChannel(Module):
     def reset_parameters(self) -> None:
         """Weight one, bias zero; running statistics as at the start."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def reset_running_stats(self) -> None:
         """Forget the statistics of the batches seen."""
@@ -98,19 +112,6 @@ class _ByChannel(Module):
 
 
 class _BatchNorm(_ByChannel):
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        *,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
         if self.training:
@@ -132,17 +133,9 @@ class _BatchNorm(_ByChannel):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Normalises each channel over the batch in training, with running statistics after.
-
-    Args:
-        num_features: number of channels C.
-        eps: added to the variance.
-        momentum: how far running statistics move to a batch's; None averages all batches.
-        affine: whether channels have a weight and a bias.
-        track_running_stats: whether to keep running statistics.
+    """Normalises each channel over the batch; arguments as for `BatchNorm2d`.
 
     Shape: (B, C) or (B, C, L), kept.
-    Source: Ioffe and Szegedy 2015, "Batch normalization".
     """
 
     axes = (2, 3)
@@ -168,6 +161,8 @@ class BatchNorm2d(_BatchNorm):
 
 
 class _InstanceNorm(_ByChannel):
+    """Without weights and running statistics unless they are asked for."""
+
     def __init__(
         self,
         num_features: int,
@@ -179,7 +174,9 @@ class _InstanceNorm(_ByChannel):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
@@ -236,20 +233,15 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if elementwise_affine:
-            self.weight = init.parameter(*self.normalized_shape, device=device, dtype=dtype)
-            if bias:
-                self.bias = init.parameter(*self.normalized_shape, device=device, dtype=dtype)
+        affine = elementwise_affine
+        self.weight, self.bias = _weight_and_bias(
+            *self.normalized_shape, weight=affine, bias=affine and bias, device=device, dtype=dtype
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weight one, bias zero."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -291,8 +283,7 @@ class RMSNorm(Module):
 
     def reset_parameters(self) -> None:
         """Weight one."""
-        if self.weight is not None:
-            init.ones_(self.weight)
+        _reset(self.weight, None)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
@@ -333,18 +324,14 @@ class GroupNorm(Module):
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps = eps
         self.affine = affine
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        if affine:
-            self.weight = init.parameter(num_channels, device=device, dtype=dtype)
-            self.bias = init.parameter(num_channels, device=device, dtype=dtype)
+        self.weight, self.bias = _weight_and_bias(
+            num_channels, weight=affine, bias=affine, device=device, dtype=dtype
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weight one, bias zero."""
-        if self.weight is not None and self.bias is not None:
-            init.ones_(self.weight)
-            init.zeros_(self.bias)
+        _reset(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

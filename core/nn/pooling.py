@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..tensor import Tensor
@@ -12,15 +13,7 @@ Size = int | tuple[int, int]
 
 
 class _MaxPool(Module):
-    """The largest value of each window.
-
-    Args:
-        kernel_size: size of the windows.
-        stride: steps between them; the kernel size by default.
-        padding: added around, as minus infinity.
-        dilation: steps inside them.
-        ceil_mode: keep a last window that is not full.
-    """
+    _pool: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -37,6 +30,11 @@ class _MaxPool(Module):
         self.dilation: Any = dilation
         self.ceil_mode = ceil_mode
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self._pool(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
     def extra_repr(self) -> str:
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
@@ -45,43 +43,32 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    __doc__ = f"{_MaxPool.__doc__}\n    Shape: (B, C, L) gives (B, C, L')."
+    """The largest value of each window; arguments as for `MaxPool2d`.
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.max_pool1d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-        )
+    Shape: (B, C, L) gives (B, C, L').
+    """
+
+    _pool = staticmethod(F.max_pool1d)
 
 
 class MaxPool2d(_MaxPool):
-    __doc__ = f"{_MaxPool.__doc__}\n    Shape: (B, C, H, W) gives (B, C, H', W')."
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.max_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-        )
-
-
-class _AvgPool(Module):
-    """The mean of each window.
+    """The largest value of each window.
 
     Args:
         kernel_size: size of the windows.
         stride: steps between them; the kernel size by default.
-        padding: zeros added around.
+        padding: added around, as minus infinity.
+        dilation: steps inside them.
         ceil_mode: keep a last window that is not full.
-        count_include_pad: whether the zeros count.
+
+    Shape: (B, C, H, W) gives (B, C, H', W').
     """
+
+    _pool = staticmethod(F.max_pool2d)
+
+
+class _AvgPool(Module):
+    _pool: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -97,41 +84,53 @@ class _AvgPool(Module):
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self._pool(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+        )
+
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool1d(_AvgPool):
-    __doc__ = f"{_AvgPool.__doc__}\n    Shape: (B, C, L) gives (B, C, L')."
+    """The mean of each window; arguments as for `AvgPool2d`.
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool1d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-        )
+    Shape: (B, C, L) gives (B, C, L').
+    """
+
+    _pool = staticmethod(F.avg_pool1d)
 
 
 class AvgPool2d(_AvgPool):
-    __doc__ = f"{_AvgPool.__doc__}\n    Shape: (B, C, H, W) gives (B, C, H', W')."
+    """The mean of each window.
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-        )
+    Args:
+        kernel_size: size of the windows.
+        stride: steps between them; the kernel size by default.
+        padding: zeros added around.
+        ceil_mode: keep a last window that is not full.
+        count_include_pad: whether the zeros count.
+
+    Shape: (B, C, H, W) gives (B, C, H', W').
+    """
+
+    _pool = staticmethod(F.avg_pool2d)
 
 
 class _Adaptive(Module):
+    _pool: Callable[..., Tensor]
+
     def __init__(self, output_size: Any) -> None:
         self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._pool(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -140,8 +139,7 @@ class _Adaptive(Module):
 class AdaptiveAvgPool1d(_Adaptive):
     """The mean of as many windows as asked for. Shape: (B, C, L) gives (B, C, output_size)."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.adaptive_avg_pool1d(input, self.output_size)
+    _pool = staticmethod(F.adaptive_avg_pool1d)
 
 
 class AdaptiveAvgPool2d(_Adaptive):
@@ -150,15 +148,13 @@ class AdaptiveAvgPool2d(_Adaptive):
     Shape: (B, C, H, W) gives (B, C, *output_size).
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(input, self.output_size)
+    _pool = staticmethod(F.adaptive_avg_pool2d)
 
 
 class AdaptiveMaxPool1d(_Adaptive):
     """The largest of as many windows as asked for. Shape: (B, C, L) gives (B, C, output_size)."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.adaptive_max_pool1d(input, self.output_size)
+    _pool = staticmethod(F.adaptive_max_pool1d)
 
 
 class AdaptiveMaxPool2d(_Adaptive):
@@ -167,5 +163,4 @@ class AdaptiveMaxPool2d(_Adaptive):
     Shape: (B, C, H, W) gives (B, C, *output_size).
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.adaptive_max_pool2d(input, self.output_size)
+    _pool = staticmethod(F.adaptive_max_pool2d)

@@ -11,7 +11,7 @@ from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module
-from .recurrent import checked_nonlinearity, sum_of
+from .recurrent_base import checked_nonlinearity, sum_of
 
 
 class _Cell(Module):

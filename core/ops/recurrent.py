@@ -49,8 +49,19 @@ def _rows(x: Any) -> Any:
     return x.reshape(-1, x.shape[-1])
 
 
-def _kept(xp: Any, valid: Any, new: Any, old: Any) -> Any:
-    return new if valid is None else xp.where(valid[:, None], new, old)
+def _parts(x: Any, size: int) -> list[Any]:
+    """The gates of (B, gates * H), each (B, H): views of an array, slices of a tensor."""
+    return [x[:, start : start + size] for start in range(0, x.shape[1], size)]
+
+
+def _kept(where: Any, mask: Any, t: int, new: Any, old: Any) -> Any:
+    """The state after step t: the old one in sequences that do not have the step."""
+    return new if mask is None else where(mask[t][:, None], new, old)
+
+
+def _stacked(states: dict[int, Tensor]) -> Tensor:
+    """States by their step, however they were made, along a first axis."""
+    return stack([states[t] for t in range(len(states))])
 
 
 class _Gradient:
@@ -93,9 +104,8 @@ def _rnn_of(
     for t in _order(gates.shape[0], reverse):
         total = gates[t] + matmul(h, weight)
         new = relu(total) if rectified else tanh(total)
-        h = new if mask is None else where(mask[t][:, None], new, h)
-        states[t] = h
-    return stack([states[t] for t in range(len(states))])
+        h = states[t] = _kept(where, mask, t, new, h)
+    return _stacked(states)
 
 
 @op(same_float=True, composite=_rnn_of)
@@ -119,7 +129,7 @@ def rnn_scan(
             xp.maximum(new, 0, out=new)
         else:
             xp.tanh(new, out=new)
-        h = states[t] = _kept(xp, None if mask is None else mask[t], new, h)
+        h = states[t] = _kept(xp.where, mask, t, new, h)
     return states
 
 
@@ -171,21 +181,14 @@ def _lstm_of(
     h, c = h0, c0
     hs, cs = {}, {}
     for t in _order(gates.shape[0], reverse):
-        total = gates[t] + matmul(h, weight)
-        i, f = sigmoid(total[:, :size]), sigmoid(total[:, size : 2 * size])
-        g, o = tanh(total[:, 2 * size : 3 * size]), sigmoid(total[:, 3 * size :])
-        new_c = f * c + i * g
-        new_h = o * tanh(new_c)
+        i, f, g, o = _parts(gates[t] + matmul(h, weight), size)
+        new_c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        new_h = sigmoid(o) * tanh(new_c)
         if w_hr is not None:
             new_h = matmul(new_h, matrix_transpose(w_hr))
-        if mask is None:
-            h, c = new_h, new_c
-        else:
-            valid = mask[t][:, None]
-            h, c = where(valid, new_h, h), where(valid, new_c, c)
-        hs[t], cs[t] = h, c
-    steps = range(len(hs))
-    return stack([hs[t] for t in steps]), stack([cs[t] for t in steps]), None
+        h = hs[t] = _kept(where, mask, t, new_h, h)
+        c = cs[t] = _kept(where, mask, t, new_c, c)
+    return _stacked(hs), _stacked(cs), None
 
 
 @op(outputs=3, same_float=True, composite=_lstm_of)
@@ -216,18 +219,18 @@ def lstm_scan(
         a = acts[t]
         xp.matmul(h, w_hh.T, out=a)
         a += gates[t]
+        i, f, g, o = _parts(a, size)
         _sigmoid(xp, a[:, : 2 * size])
-        xp.tanh(a[:, 2 * size : 3 * size], out=a[:, 2 * size : 3 * size])
-        _sigmoid(xp, a[:, 3 * size :])
-        new_c = a[:, size : 2 * size] * c
-        new_c += a[:, :size] * a[:, 2 * size : 3 * size]
+        xp.tanh(g, out=g)
+        _sigmoid(xp, o)
+        new_c = f * c
+        new_c += i * g
         new_h = xp.tanh(new_c)
-        new_h *= a[:, 3 * size :]
+        new_h *= o
         if w_hr is not None:
             new_h = new_h @ w_hr.T
-        valid = None if mask is None else mask[t]
-        h = hs[t] = _kept(xp, valid, new_h, h)
-        c = cs[t] = _kept(xp, valid, new_c, c)
+        h = hs[t] = _kept(xp.where, mask, t, new_h, h)
+        c = cs[t] = _kept(xp.where, mask, t, new_c, c)
     return hs, cs, acts
 
 
@@ -261,20 +264,19 @@ def lstm_scan_backward(
     before_c = _before(xp, cs, c0, reverse)
     dh, dc = _Gradient(xp, h0, grad_h, mask), _Gradient(xp, c0, grad_c, mask)
     for t in _order(hs.shape[0], not reverse):
-        i, f = acts[t][:, :size], acts[t][:, size : 2 * size]
-        g, o = acts[t][:, 2 * size : 3 * size], acts[t][:, 3 * size :]
+        i, f, g, o = _parts(acts[t], size)
         c = xp.tanh(cs[t])
         dhidden, dcell = dh.at(t), dc.at(t)
         if w_hr is not None:
             dw_hr += dhidden.T @ (o * c)
             dhidden = dhidden @ w_hr
         dcell = dcell + dhidden * o * (1 - c * c)
-        d = dgates[t]
-        d[:, :size] = dcell * g * i * (1 - i)
-        d[:, size : 2 * size] = dcell * before_c[t] * f * (1 - f)
-        d[:, 2 * size : 3 * size] = dcell * i * (1 - g * g)
-        d[:, 3 * size :] = dhidden * c * o * (1 - o)
-        dh.back(d @ w_hh)
+        di, df, dg, do = _parts(dgates[t], size)
+        di[...] = dcell * g * i * (1 - i)
+        df[...] = dcell * before_c[t] * f * (1 - f)
+        dg[...] = dcell * i * (1 - g * g)
+        do[...] = dhidden * c * o * (1 - o)
+        dh.back(dgates[t] @ w_hh)
         dc.back(dcell * f)
     before_h = _before(xp, hs, h0, reverse)
     dw_hh = _rows(dgates).T @ _rows(before_h)
@@ -296,16 +298,16 @@ def _gru_of(
     weight, size = matrix_transpose(w_hh), h0.shape[1]
     h, states = h0, {}
     for t in _order(gates.shape[0], reverse):
-        x, own = gates[t], matmul(h, weight)
+        own = matmul(h, weight)
         if b_hh is not None:
             own = own + b_hh
-        r = sigmoid(x[:, :size] + own[:, :size])
-        z = sigmoid(x[:, size : 2 * size] + own[:, size : 2 * size])
-        n = tanh(x[:, 2 * size :] + r * own[:, 2 * size :])
+        x_r, x_z, x_n = _parts(gates[t], size)
+        own_r, own_z, own_n = _parts(own, size)
+        r, z = sigmoid(x_r + own_r), sigmoid(x_z + own_z)
+        n = tanh(x_n + r * own_n)
         new = n + z * (h - n)
-        h = new if mask is None else where(mask[t][:, None], new, h)
-        states[t] = h
-    return stack([states[t] for t in range(len(states))]), None
+        h = states[t] = _kept(where, mask, t, new, h)
+    return _stacked(states), None
 
 
 @op(outputs=2, same_float=True, composite=_gru_of)
@@ -336,15 +338,15 @@ def gru_scan(
         a, x = acts[t], gates[t]
         xp.add(own[:, : 2 * size], x[:, : 2 * size], out=a[:, : 2 * size])
         _sigmoid(xp, a[:, : 2 * size])
-        r, z, n = a[:, :size], a[:, size : 2 * size], a[:, 2 * size : 3 * size]
-        a[:, 3 * size :] = own[:, 2 * size :]
-        xp.multiply(r, own[:, 2 * size :], out=n)
+        r, z, n, own_n = _parts(a, size)
+        own_n[...] = own[:, 2 * size :]
+        xp.multiply(r, own_n, out=n)
         n += x[:, 2 * size :]
         xp.tanh(n, out=n)
         new = h - n
         new *= z
         new += n
-        h = states[t] = _kept(xp, None if mask is None else mask[t], new, h)
+        h = states[t] = _kept(xp.where, mask, t, new, h)
     return states, acts
 
 
@@ -375,15 +377,13 @@ def gru_scan_backward(
     before = _before(xp, states, h0, reverse)
     dh = _Gradient(xp, h0, grad, mask)
     for t in _order(states.shape[0], not reverse):
-        a = acts[t]
-        r, z, n = a[:, :size], a[:, size : 2 * size], a[:, 2 * size : 3 * size]
+        r, z, n, own_n = _parts(acts[t], size)
+        dr, dz, dn = _parts(dgates[t], size)
         dnew = dh.at(t)
-        d = dgates[t]
-        dn = dnew * (1 - z) * (1 - n * n)
-        d[:, :size] = dn * a[:, 3 * size :] * r * (1 - r)
-        d[:, size : 2 * size] = dnew * (before[t] - n) * z * (1 - z)
-        d[:, 2 * size :] = dn
-        down[t, :, : 2 * size] = d[:, : 2 * size]
+        dn[...] = dnew * (1 - z) * (1 - n * n)
+        dr[...] = dn * own_n * r * (1 - r)
+        dz[...] = dnew * (before[t] - n) * z * (1 - z)
+        down[t, :, : 2 * size] = dgates[t, :, : 2 * size]
         down[t, :, 2 * size :] = dn * r
         dh.back(dnew * z + down[t] @ w_hh)
     rows = _rows(down)
