@@ -21,7 +21,7 @@ from ..core.errors import HubError
 from ..core.paths import flush_folder
 from .cache import RemoteFile, Storage, algorithm_of, new_hash
 from .problems import Refused, Unreachable, brief, status_error
-from .web import Answer, Patience, Web, is_retried, origin, retry_after
+from .web import REDIRECTS, Answer, Patience, Web, is_retried, origin, retry_after
 from .xet import by_xet, usable_xet
 
 _BLOCK = 1 << 20
@@ -264,12 +264,13 @@ def _receive(web: Web, arriving: _Arriving, *, xet: bool) -> None:
     other.unlink(missing_ok=True)
     while arriving.done < wanted.size:
         try:
-            answer = _open(web, url, wanted, arriving.done, patience)
+            xet = xet and not arriving.done
+            answer = _open(web, url, wanted, arriving.done, patience, stay=xet)
             with contextlib.closing(answer):
-                if xet and not arriving.done and usable_xet(web, answer):
-                    answer.close()
+                if answer.status in REDIRECTS:
                     xet = False  # whatever becomes of it, there is no second time
-                    if by_xet(web, answer, other, wanted.size, arriving.advance):
+                    usable = usable_xet(web, answer)
+                    if usable and by_xet(web, answer, other, wanted.size, arriving.advance):
                         arriving.replace(other)
                     other.unlink(missing_ok=True)
                     continue
@@ -289,17 +290,22 @@ def _receive(web: Web, arriving: _Arriving, *, xet: bool) -> None:
             patience.wait(error)
 
 
-def _open(web: Web, url: str, wanted: Wanted, done: int, patience: Patience) -> Answer:
+def _open(
+    web: Web, url: str, wanted: Wanted, done: int, patience: Patience, *, stay: bool
+) -> Answer:
     """The answer that carries the rest of a file, whatever number of tries it takes.
+
+    Args:
+        stay: the redirect that leads to it will do.
 
     Raises:
         HubError: a status that no retry changes, or patience has ended.
         Refused: the hub announces other contents than it listed.
     """
     while True:
-        answer = web.open(url, {"range": f"bytes={done}-"} if done else None)
+        answer = web.open(url, {"range": f"bytes={done}-"} if done else None, stay=stay)
         patience.contact = True
-        if answer.status in (200, 206):
+        if answer.status in (200, 206) or (stay and answer.status in REDIRECTS):
             told = announced(answer, wanted.name)
             if told != wanted.digest:
                 answer.close()

@@ -20,7 +20,8 @@ from .cache import COMMIT, RemoteFile, algorithm_of, check_repo, check_revision
 from .problems import Refused, Unreachable, brief, status_error, without_query
 from .settings import Settings
 
-_REDIRECTS = 8
+REDIRECTS = (301, 302, 303, 307, 308)
+_HOPS = 8
 _ANSWER_BYTES = 100_000_000  # the most that an answer of the interface is read
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _QUICK = 0.5  # seconds up to which a failure to connect was no matter of waiting
@@ -207,8 +208,13 @@ class Web:
         self.has_token = bool(self._token)
         return self._token if isinstance(self._token, str) else None
 
-    def open(self, url: str, extra: Mapping[str, str] | None = None) -> Answer:
+    def open(
+        self, url: str, extra: Mapping[str, str] | None = None, *, stay: bool = False
+    ) -> Answer:
         """GET an address, following redirects; the body is left to be read.
+
+        Args:
+            stay: follow none that leave the hub; the answer is then such a redirect.
 
         Raises:
             Unreachable: no connection, or no answer in time.
@@ -216,7 +222,7 @@ class Web:
         client, httpx = self.client()
         timeout = httpx.Timeout(self.settings.timeout, connect=self.settings.connect)
         hub = None
-        for _ in range(_REDIRECTS):
+        for _ in range(_HOPS):
             host = urlsplit(url).netloc
 
             headers = {**self.headers_for(url), **(extra or {})}
@@ -233,10 +239,12 @@ class Web:
             if origin(url) == self._origin:
                 hub = response
             target = response.headers.get("location")
-            if response.status_code in (301, 302, 303, 307, 308) and target:
-                response.close()
-                url = self._redirected(url, target)
-                continue
+            if response.status_code in REDIRECTS and target:
+                new = self._redirected(url, target)
+                if not stay or origin(new) == self._origin:
+                    response.close()
+                    url = new
+                    continue
             return Answer(response, hub, response.status_code, url)
         raise Refused(f"{without_query(url)} redirects without an end")
 
