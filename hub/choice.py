@@ -27,6 +27,10 @@ _SIDE = re.compile(
     r"|vocab\.txt|merges\.txt|chat_template\.jinja|[\w.-]+\.model"
 )
 _ALSO = re.compile(r"README\.md|LICEN[CS]E(\.\w+)?")
+_VARIANT = re.compile(
+    r"\.(\w{1,16})(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?$"
+    r"|\.(?:safetensors|bin)\.index\.(\w{1,16})\.json$"
+)
 _MODULE = re.compile(r"\d+_\w+")  # folders of sentence-transformers: 1_Pooling
 
 
@@ -124,9 +128,12 @@ def _without(name: str, variant: str) -> str:
 
 def variants(names: Iterable[str]) -> list[str]:
     """The variants of which there are weights."""
-    pattern = re.compile(r"\.(\w{1,16})(?:-\d+-of-\d+)?\.(?:safetensors|bin|index\.json)$")
-    found = {m.group(1) for name in names if (m := pattern.search(name))}
-    return sorted(found - {"safetensors", "bin", "index", "model"})
+    found = set()
+    for name in names:
+        match = _VARIANT.search(name)
+        if match is not None:
+            found.add(match[1] or match[2])
+    return sorted(found)
 
 
 def weights_in(folder: Path, variant: str | None = None) -> str | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.errors import HubError
 from ..core.notice import warn_once
-from .cache import Storage
-from .choice import choose, shards, wanted_here
+from .cache import RemoteFile, Storage
+from .choice import Choice, choose, shards, wanted_here
 from .download import Snapshot, cached, fetch, listing
 from .settings import current
 
@@ -49,10 +49,10 @@ def snapshot(
         commit, files = listing(repo, revision, refresh=refresh)
         chosen = choose(files, variant)
         if len(revisions) > 1 and (chosen is None or not chosen.safe):
-            other, there = listing(repo, revisions[1], refresh=refresh)
-            offered = choose(there, variant)
-            if offered is not None and offered.safe:
-                revision, commit, files, chosen = revisions[1], other, there, offered
+            offered = _offered(repo, revisions[1], variant, refresh)
+            if offered is not None:
+                revision = revisions[1]
+                commit, files, chosen = offered
         if chosen is None:
             raise HubError(
                 f"{repo} holds no weights that can be read (safetensors, .bin, .pth or .pt).\n"
@@ -79,6 +79,20 @@ def snapshot(
         return found
     Storage(repo).keep_ref(revision, commit)
     return result
+
+
+def _offered(
+    repo: str, revision: str | None, variant: str | None, refresh: bool
+) -> tuple[str, dict[str, RemoteFile], Choice] | None:
+    """What a pull request adds, if it is there still and has safetensors."""
+    try:
+        commit, files = listing(repo, revision, refresh=refresh)
+    except HubError as error:
+        if error.facts.get("reason") != "revision":
+            raise
+        return None
+    chosen = choose(files, variant)
+    return (commit, files, chosen) if chosen is not None and chosen.safe else None
 
 
 def _least(
