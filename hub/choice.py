@@ -182,7 +182,12 @@ def wanted_here(
     if listed is not None and least:
         here = set(storage.names(commit))
         names = [name for name in names if name in here or not _SIDE.fullmatch(name)]
-    chosen = choose(names, variant)
+    try:
+        chosen = choose(names, variant)
+    except HubError:
+        if listed is not None:
+            raise
+        return None  # no such variant here; the hub may have one
     if chosen is None or not any(name in _CONFIGURATION for name in chosen.core):
         return None
     wanted = chosen.core if least else chosen.core + chosen.side

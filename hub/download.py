@@ -20,7 +20,7 @@ from ..core.insight.progress import progress
 from ..core.notice import warn_once
 from .cache import COMMIT, Record, RemoteFile, Storage, check_name, repositories
 from .problems import Unreachable, offline_error, out_of_reach
-from .settings import current
+from .settings import Settings, current
 from .transfer import FULL, Wanted, describe, disk_full, fetch_blob, free_bytes
 from .web import Web
 
@@ -117,34 +117,32 @@ def fetch(
     names = list(dict.fromkeys(check_name(name) for name in filenames))
     checks = _verify(verify)
     commit = storage.commit_of(revision)
-    wrong: dict[str, str] = {}
-    if commit is not None:
-        wrong = _wrong(storage, commit, names, checks)
-        if not wrong and not refresh:
-            return _snapshot(storage, commit, names)
+    wrong = {} if commit is None else _wrong(storage, commit, names, checks)
+    here = _snapshot(storage, commit, names) if commit is not None and not wrong else None
+    if here is not None and (settings.offline or not refresh):
+        return here
     if settings.offline:
-        if commit is not None and not wrong:
-            return _snapshot(storage, commit, names)
         missing = [f"{name}: {problem}" for name, problem in wrong.items()] or names
         raise offline_error(repo, revision, settings, storage.folder, missing)
+    known = None if refresh else commit
     web = Web(settings)
     try:
-        commit, listing = _listing(web, storage, revision, None if refresh else commit, names)
-        _require(repo, names, listing)
-        wrong = _wrong(storage, commit, names, checks)
-        plan = [describe(web, repo, commit, name, listing[name]) for name in wrong]
-        _transfer(web, storage, plan, quiet, checks)
+        try:
+            commit = _fetched(web, storage, revision, known, names, quiet, checks)
+        except HubError as error:
+            # A commit that was fetched before may be gone; its branch has another one, then.
+            if known is None or known == revision or error.facts.get("status") != 404:
+                raise
+            commit = _fetched(web, storage, revision, None, names, quiet, checks)
     except Unreachable as error:
-        if commit is not None and not _wrong(storage, commit, names, checks):
-            warn_once(
-                f"hub out of reach: {repo}",
-                f"the hub could not be asked about {repo}; its copy in the cache is used "
-                f"({error.message})",
-            )
-            return _snapshot(storage, commit, names)
-        raise out_of_reach(error, repo, [f"the cache ({storage.folder})", settings.endpoint]) from (
-            None
+        if here is None:
+            raise out_of_reach(error, repo, _tried(storage, settings)) from None
+        warn_once(
+            f"hub out of reach: {repo}",
+            f"the hub could not be asked about {repo}; its copy in the cache is used "
+            f"({error.message})",
         )
+        return here
     storage.keep_ref(revision, commit)
     return _snapshot(storage, commit, names)
 
@@ -170,9 +168,7 @@ def listing(
     try:
         return _listing(Web(settings), storage, revision, None, ())
     except Unreachable as error:
-        raise out_of_reach(error, repo, [f"the cache ({storage.folder})", settings.endpoint]) from (
-            None
-        )
+        raise out_of_reach(error, repo, _tried(storage, settings)) from None
 
 
 def verify(repo: str | None = None) -> list[Verified]:
@@ -246,6 +242,28 @@ def _listing(
         )
     storage.keep_listing(commit, files)
     return commit, files
+
+
+def _fetched(
+    web: Web,
+    storage: Storage,
+    revision: str | None,
+    commit: str | None,
+    names: Sequence[str],
+    quiet: bool,
+    verify: bool,
+) -> str:
+    """Fetch what is missing of a commit, or of the one that the revision has now; gives it."""
+    commit, files = _listing(web, storage, revision, commit, names)
+    _require(storage.repo, names, files)
+    wrong = _wrong(storage, commit, names, verify)
+    plan = [describe(web, storage.repo, commit, name, files[name]) for name in wrong]
+    _transfer(web, storage, plan, quiet, verify)
+    return commit
+
+
+def _tried(storage: Storage, settings: Settings) -> list[str]:
+    return [f"the cache ({storage.folder})", settings.endpoint]
 
 
 def _require(repo: str, names: Sequence[str], listing: dict[str, RemoteFile]) -> None:

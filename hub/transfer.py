@@ -54,18 +54,50 @@ def describe(web: Web, repo: str, commit: str, name: str, told: RemoteFile) -> W
     """
     size, digest = told.size, told.digest
     if size is None or digest is None:
-        answer = web.open(web.file_url(repo, commit, name))
+        answer = _answered(web, repo, commit, web.file_url(repo, commit, name))
         answer.close()
-        if answer.status != 200:
-            raise status_error(answer, repo, commit, web.has_token)
         digest = digest or announced(answer, name)
         length = answer.headers.get("x-linked-size") or answer.response.headers.get(
             "content-length", ""
         )
         size = int(length) if size is None and length.isascii() and length.isdigit() else size
-        if size is None or digest is None:
-            raise Refused(f"{repo}: the hub tells neither size nor hash of {name}")
+        if size is None:
+            raise Refused(f"{repo}: the hub does not tell the size of {name}")
     return Wanted(repo, commit, name, size, digest)
+
+
+def _answered(
+    web: Web,
+    repo: str,
+    commit: str,
+    url: str,
+    done: int = 0,
+    patience: Patience | None = None,
+    *,
+    stay: bool = False,
+) -> Answer:
+    """The answer that carries a file from byte `done` on, whatever number of tries it takes.
+
+    Args:
+        stay: the redirect that leads to it will do.
+
+    Raises:
+        HubError: a status that no retry changes, or patience has ended.
+    """
+    patience = patience or Patience(web.settings)
+    while True:
+        answer = web.open(url, {"range": f"bytes={done}-"} if done else None, stay=stay)
+        patience.contact = True
+        if answer.status in (200, 206) or (stay and answer.status in REDIRECTS):
+            return answer
+        error = status_error(answer, repo, commit, web.has_token)
+        answer.close()
+        if answer.status == 416:
+            raise _Stale("the hub says that it is shorter than what there is of it")
+        if not is_retried(answer.status) and origin(answer.url) == origin(url):
+            raise error
+        # A storage server that refuses gets a fresh signed address from the hub.
+        patience.wait(error, retry_after(answer.response.headers.get("retry-after")))
 
 
 def announced(answer: Answer, name: str) -> str:
@@ -293,40 +325,27 @@ def _receive(web: Web, arriving: _Arriving, *, xet: bool) -> None:
 def _open(
     web: Web, url: str, wanted: Wanted, done: int, patience: Patience, *, stay: bool
 ) -> Answer:
-    """The answer that carries the rest of a file, whatever number of tries it takes.
-
-    Args:
-        stay: the redirect that leads to it will do.
+    """The answer that carries the rest of a file; see `_answered`.
 
     Raises:
-        HubError: a status that no retry changes, or patience has ended.
         Refused: the hub announces other contents than it listed.
     """
-    while True:
-        answer = web.open(url, {"range": f"bytes={done}-"} if done else None, stay=stay)
-        patience.contact = True
-        if answer.status in (200, 206) or (stay and answer.status in REDIRECTS):
-            told = announced(answer, wanted.name)
-            if told != wanted.digest:
-                answer.close()
-                raise Refused(
-                    f"{wanted.name}: the hub lists it as {wanted.digest} and sends {told}.\n"
-                    "Nothing of it was kept.",
-                    expected=wanted.digest,
-                    got=told,
-                )
-            if answer.status == 206 and _start(answer) != done:
-                answer.close()
-                raise _Stale("the hub answered with another part than was asked for")
-            return answer
-        error = status_error(answer, wanted.repo, wanted.commit, web.has_token)
+    answer = _answered(web, wanted.repo, wanted.commit, url, done, patience, stay=stay)
+    try:
+        told = announced(answer, wanted.name)
+        if told != wanted.digest:
+            raise Refused(
+                f"{wanted.name}: the hub lists it as {wanted.digest} and sends {told}.\n"
+                "Nothing of it was kept.",
+                expected=wanted.digest,
+                got=told,
+            )
+        if answer.status == 206 and _start(answer) != done:
+            raise _Stale("the hub answered with another part than was asked for")
+    except BaseException:
         answer.close()
-        if answer.status == 416:
-            raise _Stale("the hub says that it is shorter than what there is of it")
-        if not is_retried(answer.status) and origin(answer.url) == origin(url):
-            raise error
-        # A storage server that refuses gets a fresh signed address from the hub.
-        patience.wait(error, retry_after(answer.response.headers.get("retry-after")))
+        raise
+    return answer
 
 
 def _start(answer: Answer) -> int:
@@ -352,6 +371,8 @@ def _body(web: Web, answer: Answer, wanted: Wanted, done: int) -> Any:
             if done > wanted.size:
                 raise _Stale(f"more than the announced {wanted.size:,} bytes came")
             yield chunk
+            if done == wanted.size:
+                return  # whatever a server does with the connection afterwards
             received += len(chunk)
             elapsed = time.monotonic() - window
             if elapsed >= settings.stall:

@@ -171,6 +171,18 @@ def test_a_missing_file_joins_the_commit_that_is_there(hub, tmp_path, folder):
     ]
 
 
+def test_a_commit_that_is_gone_gives_way_to_the_branch(hub, folder):
+    path = fetch(REPO, FILES).files[FILES[1]]
+    path.resolve().unlink()
+    hub.repositories.clear()  # history was rewritten: the old commit is no longer served
+    hub.revisions[REPO] = {"main": ("f" * 40, folder)}
+    assert fetch(REPO, FILES).commit == "f" * 40
+    assert [r.status for r in hub.log if COMMIT in r.path][-1] == 404
+    hub.forget()
+    with pytest.raises(HubError, match="has no revision"):  # but what is pinned stays pinned
+        fetch(REPO, ["tokenizer.json"], revision=COMMIT)
+
+
 def test_listing_is_asked_once(hub):
     commit, files = listing(REPO)
     assert commit == COMMIT and files["tokenizer.json"].size == 2

@@ -274,6 +274,17 @@ def test_row_29_with_a_copy_it_is_used_with_one_warning(hub, kind, monkeypatch, 
     assert snapshot(REPO, refresh=True).commit == first.commit  # warned of already
 
 
+def test_row_29_a_newer_commit_that_breaks_off_leaves_the_older_one_in_use(hub, tmp_path, folder):
+    first = fetch(REPO, FILES)
+    newer = hub_server.write_repository(tmp_path, 200_000)
+    hub.revisions[REPO] = {"main": ("f" * 40, newer)}
+    hub.faults = [hub_server.Fault(WEIGHTS, times=999, close="silent")]
+    bt.configure(deadline=0.3)
+    with pytest.warns(TrainingWarning, match="its copy in the cache is used"):
+        assert fetch(REPO, FILES, refresh=True).files == first.files
+    assert cached(REPO).commit == first.commit
+
+
 def test_row_29_without_its_tokenizer_a_model_is_used_with_one_warning(hub, tmp_path, folder):
     """Another tool fetched configuration and weights; what else there is cannot be fetched."""
     (folder / "tokenizer.json").write_text("{}")

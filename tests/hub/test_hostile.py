@@ -37,7 +37,7 @@ def folder(tmp_path):
 def hub(serve, folder, own_cache, monkeypatch):
     monkeypatch.setattr(web, "_PAUSE", 0.02)
     served = serve({REPO: folder})
-    bt.configure(endpoint=served.url, timeout=2.0, deadline=0.5)
+    bt.configure(endpoint=served.url, timeout=2.0, deadline=0.2)
     return served
 
 
@@ -241,7 +241,7 @@ def test_row_34_the_token_goes_to_the_hub_and_to_no_storage(hub, monkeypatch, so
 
 
 @pytest.mark.parametrize("path", ["api/models", "resolve.*config", "resolve.*safetensors"])
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 307])
 def test_row_34_no_redirect_takes_the_token_along(hub, serve, path, status):
     other = serve({})
     bt.configure(token=TOKEN)
