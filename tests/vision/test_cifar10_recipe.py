@@ -108,4 +108,4 @@ def test_it_trains_saves_and_resumes(
 def test_command_line(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["cifar10.py", "--batch-size", "64", "--lr", "0.2", "--quiet"])
     args = recipe.parsed()
-    assert (args.batch_size, args.lr, args.quiet, args.epochs) == (64, 0.2, True, 30)
+    assert (args.batch_size, args.lr, args.quiet, args.epochs) == (64, 0.2, True, 24)
