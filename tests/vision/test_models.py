@@ -27,6 +27,7 @@ TINY: dict[str, dict[str, Any]] = {
     "resnet": {"depths": (1, 2), "hidden_sizes": (8, 12), "embedding_size": 6},
     "efficientnet-lite": {"width_coefficient": 0.1, "depth_coefficient": 0.3},
     "cifar-resnet": {"stem": 4, "widths": (6, 8), "residual": (1, 2)},
+    "swin": {"embed_dim": 12, "depths": (1, 2), "num_heads": (3, 2), "window_size": 3},
     "vit": {"image_size": (40, 56), "patch_size": (8, 8), "hidden_size": 24, **BLOCKS},
     "dinov2": {"image_size": (40, 56), "patch_size": (8, 8), "hidden_size": 24, **BLOCKS},
 }

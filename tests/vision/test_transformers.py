@@ -255,6 +255,12 @@ def changed(folder: str, tmp_path: Path, **changes: Any) -> Path:
         ("vit-timm", {"num_classes": -1}, ["num_classes=-1"]),
         ("dinov2-transformers", {"use_swiglu_ffn": 3}, ["use_swiglu_ffn=3"]),
         ("dinov2-transformers", {"pos_type": "x"}, ["pos_type='x'"]),
+        ("swin-transformers", {"use_absolute_embeddings": True}, ["absolute_embeddings=True"]),
+        ("swin-transformers", {"num_heads": [5, 2]}, ["num_heads=(5, 2)", "[12, 24]"]),
+        ("swin-transformers", {"num_heads": [3]}, ["(2, 2)", "(3,)"]),
+        ("swin-transformers", {"architectures": ["SwinBackbone"]}, ["SwinBackbone"]),
+        ("swin-timm", {"model_args": {"always_partition": True}}, ["always_partition=True"]),
+        ("swin-timm", {"global_pool": "max"}, ["global_pool='max'"]),
     ],
 )
 def test_configurations_that_are_refused(
@@ -278,7 +284,10 @@ def test_relatives_are_not_taken_for_these(folder: str, name: str, tmp_path: Pat
 JUNK: list[Any] = [None, True, -1, 1.5, float("nan"), 10**40, "x", [], ["a"], [[1]], {}, {"a": 1}]
 
 
-@pytest.mark.parametrize("folder", ["vit-timm", "vit-transformers", "dinov2-transformers"])
+@pytest.mark.parametrize(
+    "folder",
+    ["vit-timm", "vit-transformers", "dinov2-transformers", "swin-timm", "swin-transformers"],
+)
 def test_values_that_make_no_sense_are_errors_of_ours(folder: str, tmp_path: Path) -> None:
     original = json.loads((DATA / folder / "config.json").read_text())
     inner = [original[k] for k in ("model_args", "pretrained_cfg") if k in original]
