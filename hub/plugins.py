@@ -184,7 +184,12 @@ def _source(given: Any, folder: Path, distribution: importlib.metadata.Distribut
 
 
 def _metric(given: dict[str, Any]) -> Metric:
-    kinds = {"name": str, "value": (int, float), "dataset": str, "source": str}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "name": str,
+        "value": (int, float),
+        "dataset": str,
+        "source": str,
+    }
     for key, kind in kinds.items():
         if not isinstance(given.get(key), kind) or isinstance(given.get(key), bool):
             raise HubError(f"metric: {key} is {given.get(key)!r}")

@@ -286,6 +286,8 @@ def _import_what_mentions(name: str) -> None:
 def find(name: str) -> tuple[Architecture, Entry] | None:
     """The entry of a name or alias; None if there is none."""
     wanted = canonical(name)
+    if "/" in wanted:  # a repository or a path: no reason to import every model
+        return None
     if wanted not in _names:
         _import_what_mentions(wanted)
     if wanted not in _names:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import HubError
+from .choice import choose
 from .download import Snapshot, cached, fetch
 from .registry import Bundled, Entry, Hub, Installed, Source, Wheel, find, get
 from .repository import snapshot
@@ -178,7 +179,7 @@ def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
     else:
         revision = _revision(source, request)
         found = cached(source.repo, revision, variant=request.variant, verify=request.verify)
-    return _of_snapshot(entry.name, entry, source, found) if found is not None else None
+    return _of_snapshot(entry.name, entry, source, found, request) if found is not None else None
 
 
 def _fetched(entry: Entry, source: Source, request: Request) -> Obtained:
@@ -215,16 +216,24 @@ def _fetched_from_hub(name: str, entry: Entry | None, source: Hub, request: Requ
             refresh=request.refresh,
             verify=request.verify,
         )
-    return _of_snapshot(name, entry, source, found)
+    return _of_snapshot(name, entry, source, found, request)
 
 
 def _revision(source: Hub, request: Request) -> str | None:
     return request.revision or source.revision
 
 
-def _of_snapshot(name: str, entry: Entry | None, source: Hub, found: Snapshot) -> Obtained:
+def _of_snapshot(
+    name: str, entry: Entry | None, source: Hub, found: Snapshot, request: Request
+) -> Obtained:
     known = {n: r.digest for n, r in found.records.items() if r.algorithm == "sha256"}
-    return Obtained(name, source, found.folder, found.files, found.commit, entry, known)
+    files = dict(found.files)
+    if request.lock is None:
+        # Licence and description, which a model from the cache does not ask for.
+        here = files_in(found.folder)
+        chosen = choose(here, request.variant)
+        files.update({n: here[n] for n in (chosen.also if chosen is not None else ())})
+    return Obtained(name, source, found.folder, files, found.commit, entry, known)
 
 
 def _of_wheel(entry: Entry, source: Wheel, path: Path) -> Obtained:
@@ -272,8 +281,6 @@ def _checked(found: Obtained, request: Request) -> Obtained:
 
 def _refuse_others(found: Obtained, request: Request) -> None:
     """Loading looks into the folder, so nothing may lie there that it would take instead."""
-    from .choice import choose
-
     names = list(files_in(found.path)) if found.path.is_dir() else []
     chosen = choose(names, request.variant) if names else None
     if chosen is None:
