@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import ConfigError, ShapeError
@@ -173,6 +173,7 @@ class Conv2d(_Conv):
 
 class _ConvTranspose(_Conv):
     transposed = True
+    _convolve: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -206,6 +207,18 @@ class _ConvTranspose(_Conv):
             dtype=dtype,
         )
 
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return self._convolve(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self._extra(input, output_size),
+            self.groups,
+            self.dilation,
+        )
+
     def _extra(self, input: Tensor, output_size: Sequence[int] | None) -> Any:
         """How much to add after each axis, so that the result has the size asked for."""
         if output_size is None:
@@ -232,18 +245,7 @@ class ConvTranspose1d(_ConvTranspose):
     """
 
     axes = 1
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return F.conv_transpose1d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self._extra(input, output_size),
-            self.groups,
-            self.dilation,
-        )
+    _convolve = staticmethod(F.conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -253,15 +255,4 @@ class ConvTranspose2d(_ConvTranspose):
     """
 
     axes = 2
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return F.conv_transpose2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self._extra(input, output_size),
-            self.groups,
-            self.dilation,
-        )
+    _convolve = staticmethod(F.conv_transpose2d)

@@ -14,7 +14,8 @@ from ..op import op
 from .attention_blocks import attend, attend_backward, blocks, kept
 from .elementwise import where
 from .linalg import matmul
-from .shape import broadcast_to, expand_dims, matrix_transpose, reshape
+from .manipulation import repeat
+from .shape import expand_dims, matrix_transpose, reshape
 from .softmax import softmax
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _attention_of(
 ) -> tuple[Tensor, None]:
     group = q.shape[-3] // k.shape[-3]
     if group > 1:
-        k, v = _repeated(k, group), _repeated(v, group)
+        k, v = repeat(k, group, axis=-3), repeat(v, group, axis=-3)
     scores = matmul(q * scale, matrix_transpose(k))
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
@@ -48,13 +49,6 @@ def _attention_of(
         chosen = attention_dropout(q, k, key, dropout=dropout)
         probabilities = probabilities * chosen * (1 / (1 - dropout))
     return matmul(probabilities, v), None
-
-
-def _repeated(x: Tensor, group: int) -> Tensor:
-    """Each head `group` times."""
-    *lead, heads, t, d = x.shape
-    spread = broadcast_to(expand_dims(x, axis=-3), (*lead, heads, group, t, d))
-    return reshape(spread, (*lead, heads * group, t, d))
 
 
 @op(differentiable=False)

@@ -11,7 +11,16 @@ from ..errors import ConfigError, ShapeError
 from ..op import op
 from ..spelling import spelled
 from .elementwise import zeros_of
-from .shape import broadcast_to, concat, expand_dims, permute_dims, reshape, stack
+from .reduction import sum as sum_over
+from .shape import (
+    broadcast_to,
+    concat,
+    inverse_order,
+    memory_order,
+    permute_dims,
+    reshape,
+    stack,
+)
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -252,6 +261,20 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     ]
 
 
+@op(name="repeat", raw=True)
+def _repeat(xp: Any, x: Tensor, *, count: int, axis: int) -> Tensor:
+    order = memory_order(x)  # as a copy would drop it
+    wide = xp.repeat(xp.transpose(x, order), count, axis=order.index(axis))
+    return xp.transpose(wide, inverse_order(order))
+
+
+@_repeat.backward
+def _(g, shapes, count, axis):
+    shape = shapes[0]
+    copies = reshape(g, (*shape[: axis + 1], count, *shape[axis + 1 :]))
+    return sum_over(copies, axis=axis + 1)
+
+
 @op(raw=True, differentiable=False)
 def repeat_places(xp: Any, repeats: Tensor) -> Tensor:
     """Each index as often as `repeats` says."""
@@ -278,12 +301,20 @@ def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> T
                 got=tuple(repeats.shape),
             )
         return x[(slice(None),) * place + (repeat_places(repeats),)]
-    shape = list(x.shape)
-    wide = broadcast_to(
-        expand_dims(x, axis=place + 1), (*shape[: place + 1], repeats, *shape[place + 1 :])
-    )
-    shape[place] *= repeats
-    return reshape(wide, tuple(shape))
+    return _repeat(x, count=repeats, axis=place)
+
+
+@op(name="tile", raw=True)
+def _tile(xp: Any, x: Tensor, *, counts: Shape) -> Tensor:
+    order = memory_order(x)
+    wide = xp.tile(xp.transpose(x, order), tuple(counts[a] for a in order))
+    return xp.transpose(wide, inverse_order(order))
+
+
+@_tile.backward
+def _(g, shapes, counts):
+    split = (n for pair in zip(counts, shapes[0], strict=True) for n in pair)
+    return sum_over(reshape(g, tuple(split)), axis=tuple(range(0, 2 * len(counts), 2)))
 
 
 def tile(x: Tensor, repetitions: int | Shape, /) -> Tensor:
@@ -291,7 +322,6 @@ def tile(x: Tensor, repetitions: int | Shape, /) -> Tensor:
     counts = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
     ndim = max(len(counts), x.ndim)
     counts = (1,) * (ndim - len(counts)) + counts
-    shape = (1,) * (ndim - x.ndim) + tuple(x.shape)
-    wide = reshape(x, tuple(n for size in shape for n in (1, size)))
-    wide = broadcast_to(wide, tuple(n for pair in zip(counts, shape, strict=True) for n in pair))
-    return reshape(wide, tuple(c * n for c, n in zip(counts, shape, strict=True)))
+    if x.ndim < ndim:
+        x = reshape(x, (1,) * (ndim - x.ndim) + tuple(x.shape))
+    return _tile(x, counts=counts)

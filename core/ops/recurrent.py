@@ -10,6 +10,7 @@ is carried over them unchanged. `reverse` runs from the last step to the first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..op import op
@@ -59,9 +60,23 @@ def _kept(where: Any, mask: Any, t: int, new: Any, old: Any) -> Any:
     return new if mask is None else where(mask[t][:, None], new, old)
 
 
-def _stacked(states: dict[int, Tensor]) -> Tensor:
-    """States by their step, however they were made, along a first axis."""
-    return stack([states[t] for t in range(len(states))])
+def _unrolled(
+    step: Callable[..., tuple[Tensor, ...]],
+    gates: Tensor,
+    first: tuple[Tensor, ...],
+    mask: Tensor | None,
+    reverse: bool,
+) -> list[Tensor]:
+    """All values (T, B, ...) of each kind of state, made of other operations.
+
+    `step` maps the gates of one step and the states before it to the states after it.
+    """
+    states, made = first, {}
+    for t in _order(gates.shape[0], reverse):
+        new = step(gates[t], *states)
+        states = tuple(_kept(where, mask, t, a, b) for a, b in zip(new, states, strict=True))
+        made[t] = states
+    return [stack([made[t][i] for t in range(len(made))]) for i in range(len(first))]
 
 
 class _Gradient:
@@ -100,12 +115,12 @@ def _rnn_of(
     rectified: bool,
 ) -> Tensor:
     weight = matrix_transpose(w_hh)
-    h, states = h0, {}
-    for t in _order(gates.shape[0], reverse):
-        total = gates[t] + matmul(h, weight)
-        new = relu(total) if rectified else tanh(total)
-        h = states[t] = _kept(where, mask, t, new, h)
-    return _stacked(states)
+
+    def step(x: Tensor, h: Tensor) -> tuple[Tensor]:
+        total = x + matmul(h, weight)
+        return (relu(total) if rectified else tanh(total),)
+
+    return _unrolled(step, gates, (h0,), mask, reverse)[0]
 
 
 @op(same_float=True, composite=_rnn_of)
@@ -178,17 +193,15 @@ def _lstm_of(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, None]:
     weight, size = matrix_transpose(w_hh), c0.shape[1]
-    h, c = h0, c0
-    hs, cs = {}, {}
-    for t in _order(gates.shape[0], reverse):
-        i, f, g, o = _parts(gates[t] + matmul(h, weight), size)
-        new_c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        new_h = sigmoid(o) * tanh(new_c)
-        if w_hr is not None:
-            new_h = matmul(new_h, matrix_transpose(w_hr))
-        h = hs[t] = _kept(where, mask, t, new_h, h)
-        c = cs[t] = _kept(where, mask, t, new_c, c)
-    return _stacked(hs), _stacked(cs), None
+
+    def step(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = _parts(x + matmul(h, weight), size)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        return (h if w_hr is None else matmul(h, matrix_transpose(w_hr))), c
+
+    hs, cs = _unrolled(step, gates, (h0, c0), mask, reverse)
+    return hs, cs, None
 
 
 @op(outputs=3, same_float=True, composite=_lstm_of)
@@ -296,18 +309,18 @@ def _gru_of(
     reverse: bool,
 ) -> tuple[Tensor, None]:
     weight, size = matrix_transpose(w_hh), h0.shape[1]
-    h, states = h0, {}
-    for t in _order(gates.shape[0], reverse):
+
+    def step(x: Tensor, h: Tensor) -> tuple[Tensor]:
         own = matmul(h, weight)
         if b_hh is not None:
             own = own + b_hh
-        x_r, x_z, x_n = _parts(gates[t], size)
+        x_r, x_z, x_n = _parts(x, size)
         own_r, own_z, own_n = _parts(own, size)
         r, z = sigmoid(x_r + own_r), sigmoid(x_z + own_z)
         n = tanh(x_n + r * own_n)
-        new = n + z * (h - n)
-        h = states[t] = _kept(where, mask, t, new, h)
-    return _stacked(states), None
+        return (n + z * (h - n),)
+
+    return _unrolled(step, gates, (h0,), mask, reverse)[0], None
 
 
 @op(outputs=2, same_float=True, composite=_gru_of)

@@ -76,6 +76,8 @@ def _repeats(rng: np.random.Generator) -> list[Sample]:
         sample(uniform(rng, (2, 3)), np.asarray([3]), axis=0),
         sample(uniform(rng, ()), 3),
         sample(uniform(rng, (2,)), 0),
+        *(sample(uniform(rng, IMAGE), 2, axis=axis) for axis in range(4)),
+        sample(uniform(rng, IMAGE), np.asarray([1, 2]), axis=-1),
     ]
 
 
@@ -283,6 +285,7 @@ ROWS = [
         bt.repeat,
         _repeats,
         reference=np.repeat,
+        keeps_layout=True,
         errors=((lambda: bt.repeat(bt.ones(3), bt.asarray([1, 2])), ShapeError, "repetitions"),),
     ),
     Row(
@@ -299,9 +302,12 @@ ROWS = [
             ((2, 3), {"repetitions": (2,)}),
             ((), {"repetitions": (2,)}),
             ((2,), {"repetitions": (0,)}),
+            (IMAGE, {"repetitions": (2, 1, 3, 2)}),
+            (IMAGE, {"repetitions": 2}),
         ),
         name="tile",
         reference=lambda x, repetitions: np.tile(x, repetitions),
+        keeps_layout=True,
     ),
     Row(
         bt.pad,

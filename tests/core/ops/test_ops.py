@@ -557,8 +557,9 @@ class Refusing(np.ndarray):  # type: ignore[type-arg]
 # Functions that move values about and compute nothing.
 _MOVING = (
     "reshape transpose broadcast_to concatenate stack flip roll tril triu diagonal take pad copy "
-    "zeros_like empty_like moveaxis swapaxes repeat real imag where expand_dims put_along_axis "
-    "take_along_axis may_share_memory astype copyto squeeze ascontiguousarray delete full_like"
+    "zeros_like empty_like moveaxis swapaxes repeat tile real imag where expand_dims "
+    "put_along_axis take_along_axis may_share_memory astype copyto squeeze "
+    "ascontiguousarray delete full_like"
 )
 
 
