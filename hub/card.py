@@ -17,6 +17,7 @@ class Card:
     task: str
     license: str | None = None
     commercial: bool | None = None
+    gated: bool = False
     parameters: int | None = None
     source: str | None = None
     metric: str | None = None
@@ -72,6 +73,7 @@ def card_of(architecture: Architecture, entry: Entry | None, name: str) -> Card:
         task=architecture.task,
         license=entry.license,
         commercial=entry.commercial,
+        gated=entry.gated,
         parameters=entry.parameters,
         metric=shown,
         paper=entry.paper,

@@ -15,7 +15,7 @@ import numpy as np
 from ..core import dtypes
 from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
-from . import limits
+from . import licences, limits
 from .card import Card, card_of
 from .choice import weights_in
 from .registry import (
@@ -141,6 +141,7 @@ def load(
     loaded.module.eval()
     loaded.image_size = options.image_size
     loaded.card.task = _task_name(loaded, options, task)
+    licences.show_once(loaded.card)
     model = task_class(loaded.card.task).from_loaded(loaded)
     return model.to(device) if str(device) != "cpu" else model
 
@@ -189,6 +190,7 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
         return from_folder(here.path, options)
     loaded = from_folder(here.path, options, name=here.name)
     loaded.card.source = described(here.source)
+    licences.describe(loaded.card, here.path)
     return loaded
 
 
@@ -209,6 +211,7 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
     if not isinstance(found.source, Wheel):
         loaded = from_folder(found.path, options, name=entry.name, architecture=architecture)
         loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess
+        licences.describe(card, found.path)
         if options.num_classes is None:
             loaded.labels = entry.labels or loaded.labels
         return loaded
