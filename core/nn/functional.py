@@ -68,6 +68,7 @@ from ..ops.pooling import (
     max_pool2d,
 )
 from ..ops.resampling import interpolate, pixel_shuffle, pixel_unshuffle
+from ..ops.roi import roi_align
 from ..ops.rownorm import layer_norm, rms_norm
 from ..ops.sampling import affine_grid, grid_sample
 from ..ops.softmax import log_softmax, logsumexp, softmax, softmin
@@ -136,6 +137,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "roi_align",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
