@@ -230,7 +230,7 @@ class Web:
                 request = client.build_request("GET", url, headers=headers, timeout=timeout)
                 attempt = _Attempt(client, request, host)
                 response = attempt.response(self.settings.connect, self.settings.timeout)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise Unreachable(f"{host}: {brief(error)}", host=host) from None
             except (OSError, ValueError) as error:
                 if isinstance(error, HubError):
@@ -262,12 +262,14 @@ class Web:
         return new
 
     def client(self) -> tuple[Any, Any]:
-        from huggingface_hub import constants, utils
+        from huggingface_hub import constants
+        from huggingface_hub.utils import _http
 
-        exported: Any = utils  # by a table of names that type checkers do not read
+        # Its major versions are built on different ones.
+        httpx = vars(_http).get("httpx2") or vars(_http)["httpx"]
         # Decided at its import; here it is what the settings say at this moment.
         constants.HF_HUB_OFFLINE = self.settings.offline
-        return exported.get_session(), exported.httpx
+        return _http.get_session(), httpx
 
     # -- the interface ----------------------------------------------------------------------------
 

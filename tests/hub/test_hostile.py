@@ -256,8 +256,9 @@ def test_row_34_no_redirect_takes_the_token_along(hub, serve, path, status):
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://[", "gopher://x", "data:,x"]
 )
 def test_row_34_redirects_that_are_not_followed(hub, target):
-    hub.faults = [hub_server.Fault("api", status=302, headers={"Location": target})]
-    with pytest.raises(HubError, match="redirects to an address that is not followed"):
+    hub.faults = [hub_server.Fault("api", times=99, status=302, headers={"Location": target})]
+    # Some of them are refused by the client itself.
+    with pytest.raises(HubError, match=r"redirects to an address that is not followed|InvalidURL"):
         fetch(REPO, FILES)
 
 
