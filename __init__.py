@@ -43,6 +43,7 @@ _NAMES = {
     name: module
     for module, names in {
         "core.anomaly": "detect_anomaly",
+        "core.autocast": "autocast",
         "core.autograd": "backward grad jvp vjp",
         "core.checkpoint": "checkpoint",
         "core.creation": (
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from .core import training as training
     from .core import weights as weights
     from .core.anomaly import detect_anomaly as detect_anomaly
+    from .core.autocast import autocast as autocast
     from .core.autograd import backward as backward
     from .core.autograd import grad as grad
     from .core.autograd import jvp as jvp

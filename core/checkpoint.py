@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .autocast import casting
 from .errors import GradError
 from .node import Leaf, Node, creation_number, new_node
 from .op import Op
@@ -76,13 +77,14 @@ class _Segment(Op[..., Any]):
         self._inputs = [_Kept(x) if isinstance(x, Tensor) else x for x in inputs]
         self._keys = keys
         self._outside = outside
+        self._cast = state.cast
 
     def _again(self, g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
         gradients = [g] if self.outputs == 1 else list(g)
         bare = not any(isinstance(x, Tensor) for x in gradients)
         create_graph = state.grad_enabled
         inputs = [x.restored(create_graph) if isinstance(x, _Kept) else x for x in self._inputs]
-        with set_grad_enabled(True), _replaying_keys(self._keys):
+        with set_grad_enabled(True), casting(self._cast), _replaying_keys(self._keys):
             out = self._function(*inputs)
         outs = out if isinstance(out, tuple) else (out,)
         watched: list[Edge] = [

@@ -214,8 +214,11 @@ class Op(Generic[P, R]):
         operands: tuple[Any, ...] = args
         if len(operands) < self._arity or (kwargs and not kwargs.keys() <= self.constant_names):
             operands = self._arranged(operands, kwargs)
-        if watch.count and state.observers:
-            return self._observed(operands, kwargs)  # type: ignore[no-any-return]
+        if watch.count:
+            if state.cast is not None:
+                operands = state.cast(self, operands)
+            if state.observers:
+                return self._observed(operands, kwargs)  # type: ignore[no-any-return]
         return self._run(operands, kwargs)  # type: ignore[no-any-return]
 
     def _arranged(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # An observer is called instead of the operation and must call `run()` itself, once:
 # it may time it, look at the result, or write it down.
 Observer = Callable[["Op[..., Any]", tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
+# Is given an operation and its operands, and returns the operands to use (core/autocast.py).
+Cast = Callable[["Op[..., Any]", tuple[Any, ...]], tuple[Any, ...]]
 
 
 class _State(threading.local):
@@ -21,6 +23,9 @@ class _State(threading.local):
     grad_enabled: bool = True
     inference: bool = False
     observers: tuple[Observer, ...] = ()
+    cast: Cast | None = None
+    backward: bool = False  # a backward pass is running
+    loss_scaled: bool = False  # and began at a loss that was multiplied: it may overflow
     device: Any = None
     # A layer that ran in training mode without gradients since the last backward pass, and where.
     noisy: tuple[str, str] | None = None
@@ -33,7 +38,7 @@ state = _State()
 
 
 class _Watch:
-    """How many observers there are in all threads: one cheap test on the common path.
+    """How many observers and casts there are in all threads: one cheap test on the common path.
 
     `writes` counts the operations that wrote memory in place: what was derived from a tensor
     and kept, such as packed weights, is stale when it has moved.
@@ -71,6 +76,18 @@ def _grad_mode(enabled: bool, inference: bool) -> Iterator[None]:
         yield
     finally:
         state.grad_enabled, state.inference = before
+
+
+@contextmanager
+def walking(create_graph: bool) -> Iterator[None]:
+    """A backward pass: its rules use the dtypes of the forward pass, whatever is cast around it."""
+    before = state.grad_enabled, state.cast, state.backward
+    state.grad_enabled = create_graph and not state.inference
+    state.cast, state.backward = None, True
+    try:
+        yield
+    finally:
+        state.grad_enabled, state.cast, state.backward = before
 
 
 def no_grad() -> AbstractContextManager[None]:

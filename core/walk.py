@@ -20,7 +20,7 @@ from .node import Leaf, Node
 from .ops.elementwise import add, real
 from .ops.reduction import sum_to
 from .ops.shape import astype, identity
-from .state import set_grad_enabled, state, watch
+from .state import state, walking, watch
 from .tensor import Tensor
 
 Edge = tuple[Node | Leaf, int]  # one output of a node
@@ -53,7 +53,7 @@ def walk(
             pending[edge] = value
     wanted = set(targets) if targets is not None else None
     found: dict[Edge, Tensor] = {}
-    with set_grad_enabled(create_graph):
+    with walking(create_graph):
         for node in order:
             slots = range(len(node.meta))
             received = [pending.pop((node, slot), None) for slot in slots]
@@ -127,6 +127,7 @@ def _step(
         needs = tuple([p in useful.nodes for p in parents])
     if node.saved is None or node.cells:
         _check_saved(node)
+    alone = node.half and not on_tensors  # on tensors for its halves' sake, not for the graph's
     on_tensors = on_tensors or node.half
     if on_tensors:
         received = [g if g is None or isinstance(g, Tensor) else Tensor(g) for g in received]
@@ -160,13 +161,16 @@ def _step(
         shape, dtype = parent.meta[slot]
         if type(result) is not _ndarray or result.shape != shape or result.dtype is not dtype:
             result = _fitted(result, shape, dtype, on_tensors)
+        unwrapped = alone and isinstance(result, Tensor) and result.dtype not in dtypes.HALVES
+        if unwrapped:
+            result = result.array  # the next rule runs on bare arrays again
         edge = (parent, slot)
         if edge in pending:
             _add(pending, owned, edge, result)
             continue
         pending[edge] = result
         # Nobody else's memory: neither a view, nor handed through, nor kept by the node.
-        if type(result) is _ndarray and result.base is None:
+        if type(result) is _ndarray and result.base is None and not unwrapped:
             for other in (*received, *saved):
                 if other is result:
                     break

@@ -30,7 +30,7 @@ CORE = [
     "mistakes",
     "operands",
     "op",
-    "ops",
+    "ops autocast",
     "operators",
     "tensor display",
     "walk creation random namespace linalg",

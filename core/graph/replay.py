@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..autocast import casting
 from ..errors import ShapeError
 from ..state import no_grad
 from ..tensor import Tensor
@@ -22,7 +23,7 @@ def replay(graph: Graph, *inputs: Tensor) -> tuple[Tensor, ...]:
         values[index] = array
     for ref, x in zip(graph.inputs, inputs, strict=True):
         values[ref.index] = x.array
-    with no_grad():
+    with no_grad(), casting(None):  # conversions are among the calls
         for call in graph.calls:
             operands = [Tensor(values[x.index]) if isinstance(x, Ref) else x for x in call.operands]
             out = call.op(*operands, **call.constants)

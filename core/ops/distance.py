@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..autocast import in_float32
 from ..errors import ConfigError, ShapeError
 from ..spelling import spelled
 from .activation import relu
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 
 @spelled
+@in_float32
 def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Tensor:
     """Vectors along an axis divided by their norm, or by `eps` where that is larger."""
     return x / maximum(vector_norm(x, axis=axis, keepdims=True, ord=p), eps)
 
 
 @spelled
+@in_float32
 def cosine_similarity(x1: Tensor, x2: Tensor, axis: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along an axis; 0 for a vector of zeros."""
     first = maximum(vector_norm(x1, axis=axis), eps)
@@ -33,6 +36,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, axis: int = 1, eps: float = 1e-8) 
     return sum_over(x1 * x2, axis=axis) / (first * second)
 
 
+@in_float32
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
 ) -> Tensor:
@@ -40,6 +44,7 @@ def pairwise_distance(
     return vector_norm(x1 - x2 + eps, axis=-1, keepdims=keepdims, ord=p)
 
 
+@in_float32
 def cosine_embedding_loss(
     x1: Tensor, x2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -55,6 +60,7 @@ def cosine_embedding_loss(
     return reduced(where(target == 1, 1 - cosine, relu(cosine - margin)), reduction)
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -80,6 +86,7 @@ def triplet_margin_loss(
     return reduced(relu(near - far + margin), reduction)
 
 
+@in_float32
 def info_nce(
     query: Tensor,
     key: Tensor,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import dtypes
 from ..errors import ShapeError
 from ..op import op
 from ..spelling import spelled
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 @op(name="matmul", promote=True)
 def _matmul(xp: Any, x1: Tensor, x2: Tensor) -> Tensor:
     return xp.matmul(x1, x2)
+
+
+@_matmul.kernel("cuda")
+def _(x1: Any, x2: Any) -> Any:
+    """CuPy multiplies stacks of matrices in float16 and float32, not in bfloat16."""
+    if x1.dtype != dtypes.bfloat16 or max(x1.ndim, x2.ndim) < 3:
+        return NotImplemented
+    return (x1.astype(dtypes.float32) @ x2.astype(dtypes.float32)).astype(x1.dtype)
 
 
 @_matmul.backward

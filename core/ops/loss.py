@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..autocast import in_float32
 from ..errors import ConfigError, ShapeError
 from ..op import op
 from .activation import sigmoid, softplus
@@ -33,6 +34,7 @@ def _check_shapes(where_: str, x: Tensor, target: Tensor) -> None:
 # -- values ------------------------------------------------------------------------------------
 
 
+@in_float32
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Squared error.
 
@@ -43,12 +45,14 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return reduced(square(x - target), reduction)
 
 
+@in_float32
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Absolute error."""
     _check_shapes("l1_loss", x, target)
     return reduced(absolute(x - target), reduction)
 
 
+@in_float32
 def huber_loss(x: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """Half the squared error up to `delta`, from there on linear."""
     _check_shapes("huber_loss", x, target)
@@ -66,6 +70,7 @@ def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str = "mean", beta: flo
     return huber_loss(x, target, reduction, beta) * (1 / beta)
 
 
+@in_float32
 def kl_div(x: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Kullback-Leibler divergence of log-probabilities `x` from probabilities `target`.
 
@@ -107,6 +112,7 @@ def _(g, p, target, needs):
     return first, second
 
 
+@in_float32
 def binary_cross_entropy(
     x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -144,6 +150,7 @@ def _(g, x, target, pos_weight, needs):
     return first, second, third
 
 
+@in_float32
 def binary_cross_entropy_with_logits(
     x: Tensor,
     target: Tensor,
@@ -163,6 +170,7 @@ def binary_cross_entropy_with_logits(
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@in_float32
 def sigmoid_focal_loss(
     x: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
 ) -> Tensor:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import dtypes
 from ..errors import ShapeError
 from ..op import op
 from ..operands import check_same_float
+from ..state import state
 from .elementwise import sqrt, square
 from .reduction import mean, total
 from .shape import broadcast_to, reshape
@@ -312,7 +314,8 @@ def batch_norm(
                 got=tuple(x.shape),
             )
     if running_mean is not None and running_var is not None and not training:
-        return batch_norm_inference(x, running_mean, running_var, weight, bias, eps=eps)
+        out: Tensor = batch_norm_inference(x, running_mean, running_var, weight, bias, eps=eps)
+        return out if out.dtype == x.dtype else out.astype(x.dtype)  # under autocast
     count = math.prod(x.shape) // max(channels, 1)
     if count <= 1:
         raise ShapeError(
@@ -322,10 +325,11 @@ def batch_norm(
             "Is this prediction? model.eval()",
             got=tuple(x.shape),
         )
-    check_same_float(
-        batch_norm_inference,
-        [getattr(v, "array", v) for v in (x, running_mean, running_var, weight, bias)],
-    )
+    if state.cast is None or x.dtype not in dtypes.HALVES:
+        check_same_float(
+            batch_norm_inference,
+            [getattr(v, "array", v) for v in (x, running_mean, running_var, weight, bias)],
+        )
     batch_mean, batch_var = batch_norm_stats(x)
     if running_mean is not None and running_var is not None:
         update_running_stats(

@@ -13,6 +13,7 @@ from ..devices import Device, backend_of, move
 from ..errors import IndexRangeError, ShapeError
 from ..op import op
 from ..spelling import spelled
+from ..state import state
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -49,7 +50,8 @@ def _(g):
 def rounded_once(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function made of several operations compute halves in float32 and round its result.
 
-    One operation does so by itself; several would round after each.
+    One operation does so by itself; several would round after each. Under autocast the result
+    stays float32, as that of its reductions does.
     """
 
     @functools.wraps(function)
@@ -63,7 +65,7 @@ def rounded_once(function: Callable[P, R]) -> Callable[P, R]:
         ]
         out: Any = function(*wide, **kwargs)
         target = dtypes.promote_all(found)
-        if out.dtype == dtypes.float32:
+        if out.dtype == dtypes.float32 and state.cast is None:
             out = astype(out, dtype=target)
         result: Any = out
         return result

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, gradient clipping and weight averaging."""
+"""Optimizers, learning-rate schedules, gradient clipping and scaling, weight averaging."""
 
 from . import lr_scheduler
 from .adafactor import Adafactor
@@ -25,6 +25,7 @@ from .lr_scheduler import (
 from .muon import Muon
 from .optimizer import Optimizer
 from .rmsprop import RMSprop
+from .scaler import GradScaler
 from .sgd import SGD
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ConstantLR",
     "CosineAnnealingLR",
     "ExponentialLR",
+    "GradScaler",
     "LRScheduler",
     "LambdaLR",
     "LinearLR",

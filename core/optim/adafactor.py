@@ -9,18 +9,13 @@ import numpy as np
 from ..devices import backend_for
 from ..dtypes import widened
 from ..errors import ConfigError
-from ..op import op
 from ..tensor import Tensor
-from .blocks import caster, compute_dtype, count, may_be_nonzero, numbers
+from .blocks import caster, compute_dtype, count, may_be_nonzero, numbers, update_op
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(
-    raw=True,
-    differentiable=False,
-    writes=("flat", "row_var", "col_var", "variance", "step"),
-)
+@update_op("flat", "row_var", "col_var", "variance", "step")
 def adafactor_update(
     xp: Any,
     flat: Tensor,
@@ -130,6 +125,7 @@ class Adafactor(Optimizer):
 
     def _update(self, group: ParamGroup, bucket: Bucket, grads: list[Tensor]) -> None:
         adafactor_update(
+            self._skip,
             bucket.flat,
             bucket.state.get("row_var"),
             bucket.state.get("col_var"),

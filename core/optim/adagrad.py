@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..op import op
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, may_be_nonzero, numbers, scratch
+from .blocks import (
+    blocks,
+    caster,
+    compute_dtype,
+    count,
+    may_be_nonzero,
+    numbers,
+    scratch,
+    update_op,
+)
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(raw=True, differentiable=False, writes=("flat", "total", "step"))
+@update_op("flat", "total", "step")
 def adagrad_update(
     xp: Any,
     flat: Tensor,
@@ -96,6 +104,7 @@ class Adagrad(Optimizer):
 
     def _update(self, group: ParamGroup, bucket: Bucket, grads: list[Tensor]) -> None:
         adagrad_update(
+            self._skip,
             bucket.flat,
             bucket.state["sum"],
             bucket.step,

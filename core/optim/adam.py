@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..op import op
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, may_be_nonzero, numbers, scratch
+from .blocks import (
+    blocks,
+    caster,
+    compute_dtype,
+    count,
+    may_be_nonzero,
+    numbers,
+    scratch,
+    update_op,
+)
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(
-    raw=True,
-    differentiable=False,
-    writes=("flat", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step"),
-)
+@update_op("flat", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
 def adam_update(
     xp: Any,
     flat: Tensor,
@@ -123,6 +127,7 @@ class Adam(Optimizer):
     def _update(self, group: ParamGroup, bucket: Bucket, grads: list[Tensor]) -> None:
         state = bucket.state
         adam_update(
+            self._skip,
             bucket.flat,
             state["exp_avg"],
             state["exp_avg_sq"],

@@ -6,6 +6,8 @@ would go through main memory; done block by block, one pass does.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
+from ..op import Op, op
 
 # Elements. Six float32 blocks of 64 KiB fit in a second-level cache of 512 KiB.
 BLOCK = 1 << 14
@@ -37,6 +40,42 @@ def scratch(xp: Any, size: int, dtype: dtypes.DType, count: int) -> list[Any]:
             array = _scratch.arrays[dtype, i] = np.empty(max(size, BLOCK), dtype)
         found.append(array[:size])
     return found
+
+
+def update_op(*writes: str) -> Callable[[Callable[..., None]], Op[..., None]]:
+    """Make an operation of an optimizer's update, which writes the operands of these names.
+
+    It takes one operand more than the function, the first: `skip`, None or a truth value without
+    axes. Where it is True, as when a gradient overflowed, everything stays as it was. Being read
+    by the operation, it holds for recorded steps too.
+    """
+
+    def make(body: Callable[..., None]) -> Op[..., None]:
+        signature = inspect.signature(body)
+        xp, *others = signature.parameters.values()
+        written = [i for i, p in enumerate(others) if p.name in writes]
+
+        @functools.wraps(body)
+        def run(xp: Any, skip: Any, *operands: Any, **constants: Any) -> None:
+            if skip is None:
+                body(xp, *operands, **constants)
+            elif xp is np:
+                if not skip:
+                    body(xp, *operands, **constants)
+            else:  # reading `skip` would stop the stream
+                kept = [
+                    (operands[i], operands[i].copy()) for i in written if operands[i] is not None
+                ]
+                body(xp, *operands, **constants)
+                for array, before in kept:
+                    array[...] = xp.where(skip, before, array)
+
+        skip = inspect.Parameter("skip", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        run.__signature__ = signature.replace(parameters=[xp, skip, *others])  # type: ignore[attr-defined]
+        made: Op[..., None] = op(raw=True, differentiable=False, writes=writes)(run)
+        return made
+
+    return make
 
 
 def compute_dtype(dtype: dtypes.DType) -> dtypes.DType:

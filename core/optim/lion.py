@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..op import op
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, numbers, scratch
+from .blocks import blocks, caster, compute_dtype, count, numbers, scratch, update_op
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(raw=True, differentiable=False, writes=("flat", "exp_avg", "step"))
+@update_op("flat", "exp_avg", "step")
 def lion_update(
     xp: Any,
     flat: Tensor,
@@ -80,6 +79,7 @@ class Lion(Optimizer):
 
     def _update(self, group: ParamGroup, bucket: Bucket, grads: list[Tensor]) -> None:
         lion_update(
+            self._skip,
             bucket.flat,
             bucket.state["exp_avg"],
             bucket.step,

@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 from ..errors import ConfigError
-from ..op import op
 from ..tensor import Tensor
-from .blocks import caster, compute_dtype, count, numbers
+from .blocks import caster, compute_dtype, count, numbers, update_op
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(raw=True, differentiable=False, writes=("flat", "momentum_buffer", "step"))
+@update_op("flat", "momentum_buffer", "step")
 def muon_update(
     xp: Any,
     flat: Tensor,
@@ -141,6 +140,7 @@ class Muon(Optimizer):
         else:
             scale = math.sqrt(max(1.0, rows / columns))
         muon_update(
+            self._skip,
             bucket.flat,
             bucket.state["momentum_buffer"],
             bucket.step,

@@ -44,6 +44,7 @@ class Optimizer:
         self.schedules: list[Any] = []  # weak references: a schedule that is dropped counts no more
         self._seen: set[int] = set()
         self._steps = 0
+        self._skip: Tensor | None = None  # of the step under way
         self._check(defaults)
         for group in _as_groups(params):
             self.add_param_group(group)
@@ -67,7 +68,7 @@ class Optimizer:
         """Add what the optimizer keeps for a bucket, where it is not there yet."""
 
     def _update(self, group: ParamGroup, bucket: Bucket, grads: list[Tensor]) -> None:
-        """Call the operation that updates a bucket."""
+        """Call the operation that updates a bucket, and give it `self._skip`."""
         raise TypeError(f"{type(self).__name__} defines no update")
 
     # -- groups ------------------------------------------------------------------------------
@@ -108,22 +109,26 @@ class Optimizer:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, skip: Tensor | None = None) -> Any:
         """Update the parameters that have gradients.
 
         Args:
             closure: computes the loss and its gradients first; its result is returned.
+            skip: a truth value without axes; where it is True nothing is changed. `GradScaler`
+                gives it, so that a recorded step leaves out what overflowed.
         """
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
         self._steps += 1
+        self._skip = skip
         for group in self.param_groups:
             if group.dormant:
                 self._wake(group)
             for bucket in tuple(group.buckets):
                 self._step_bucket(group, bucket)
+        self._skip = None
         return loss
 
     def _step_bucket(self, group: ParamGroup, bucket: Bucket) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..op import op
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, may_be_nonzero, numbers, scratch
+from .blocks import (
+    blocks,
+    caster,
+    compute_dtype,
+    count,
+    may_be_nonzero,
+    numbers,
+    scratch,
+    update_op,
+)
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(
-    raw=True,
-    differentiable=False,
-    writes=("flat", "square_avg", "grad_avg", "momentum_buffer", "step"),
-)
+@update_op("flat", "square_avg", "grad_avg", "momentum_buffer", "step")
 def rmsprop_update(
     xp: Any,
     flat: Tensor,
@@ -130,6 +134,7 @@ class RMSprop(Optimizer):
         if group["momentum"] != 0 and "momentum_buffer" not in state:
             self._prepare(group, bucket)  # momentum was switched on later
         rmsprop_update(
+            self._skip,
             bucket.flat,
             state["square_avg"],
             state.get("grad_avg"),

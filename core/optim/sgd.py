@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ConfigError
-from ..op import op
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, may_be_nonzero, numbers, scratch
+from .blocks import (
+    blocks,
+    caster,
+    compute_dtype,
+    count,
+    may_be_nonzero,
+    numbers,
+    scratch,
+    update_op,
+)
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
 
-@op(raw=True, differentiable=False, writes=("flat", "momentum_buffer", "step"))
+@update_op("flat", "momentum_buffer", "step")
 def sgd_update(
     xp: Any,
     flat: Tensor,
@@ -109,6 +117,7 @@ class SGD(Optimizer):
         if group["momentum"] != 0 and "momentum_buffer" not in bucket.state:
             self._prepare(group, bucket)  # momentum was switched on later
         sgd_update(
+            self._skip,
             bucket.flat,
             bucket.state.get("momentum_buffer"),
             bucket.step,

@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import random
+from ..autocast import autocast
 from ..errors import ConfigError, GradError, WeightsError
-from ..insight.system import blas, cpu_count
 from ..nn import Module
-from ..optim import EMA, Optimizer, clip_grad_norm_
+from ..optim import EMA, GradScaler, Optimizer, clip_grad_norm_
 from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
+from .numerics import numerics, warn_of_other_numerics
+from .precision import chosen_precision
 from .state import packed, unpacked
 from .store import Checkpoint, CheckpointStore
+
+_LEAST_SCALE = 2.0**-16  # no gradient that a model can be trained with overflows below
 
 # (module, batch) -> the loss, or the loss and numbers to report.
 LossFunction = Callable[[Module, Any], "Tensor | tuple[Tensor, Mapping[str, float]]"]
@@ -61,6 +65,10 @@ class Trainer:
         ema: an `optim.EMA` of the module.
         clip_norm: largest norm of all gradients together.
         accumulate: batches whose gradients are added up for one step.
+        precision: "float32"; "bfloat16" or "float16" for mixed precision: module and loss run
+            under `bt.autocast`, parameters stay float32, and float16 has its loss scaled; "auto"
+            for the fastest that the module's device has, which on the CPU is float32. Evaluation
+            runs in float32, the precision of the parameters.
         monitor: the figure of `evaluate` that tells the best epoch, such as "accuracy".
         mode: "max" or "min" of the monitored figure.
         patience: epochs without improvement after which training stops.
@@ -87,6 +95,7 @@ class Trainer:
         ema: EMA | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
+        precision: str = "float32",
         monitor: str | None = None,
         mode: str = "max",
         patience: int | None = None,
@@ -110,6 +119,9 @@ class Trainer:
         self.epochs, self.max_steps = epochs, steps
         self.evaluate, self.schedule, self.schedule_every = evaluate, schedule, schedule_every
         self.ema, self.clip_norm, self.accumulate = ema, clip_norm, accumulate
+        self.precision = chosen_precision(precision, module)
+        # Skips the update, and the schedule's and the average's, where float16 overflows.
+        self.scaler = GradScaler(enabled=self.precision == "float16")
         self.monitor, self.mode, self.patience = monitor, mode, patience
         self.save_every, self.log_every, self.callbacks = save_every, log_every, callbacks
         self.store = None if folder is None else CheckpointStore(folder, keep)
@@ -119,6 +131,7 @@ class Trainer:
         self.epoch = 0  # epochs finished
         self.best: float | None = None
         self.waited = 0  # epochs since the best
+        self.skipped = 0  # steps left out since their gradients overflowed float16
         self.last: dict[str, float] = {}  # figures of the last step
         self._since = 0  # batches whose gradients wait for a step
         self._stop = False
@@ -161,12 +174,13 @@ class Trainer:
         return self.max_steps is not None and self.step >= self.max_steps
 
     def _batch(self, batch: Any) -> None:
-        found = self.loss(self.module, batch)
+        with nullcontext() if self.precision == "float32" else autocast(self.precision):
+            found = self.loss(self.module, batch)
         loss, figures = found if isinstance(found, tuple) else (found, {})
         value = float(loss.item())
         if not math.isfinite(value):
             raise self._diverged(value)
-        (loss if self.accumulate == 1 else loss / self.accumulate).backward()
+        self.scaler.scale(loss if self.accumulate == 1 else loss / self.accumulate).backward()
         self._since += 1
         self.last = {"loss": value, **figures}
         self.line.batch(self, batch)
@@ -174,17 +188,14 @@ class Trainer:
             self._update()
 
     def _update(self) -> None:
-        if self.clip_norm is not None:
-            norm = clip_grad_norm_(self.module.parameters(), self.clip_norm)
-            self.last["grad_norm"] = float(norm.item())
         self.last["lr"] = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
+        updated = self._step_optimizer()
         self.optimizer.zero_grad()
         self._since = 0
         self.step += 1
-        if self.ema is not None:
+        if self.ema is not None and updated:
             self.ema.update()
-        if self.schedule is not None and self.schedule_every == "step":
+        if self.schedule is not None and self.schedule_every == "step" and updated:
             self.schedule.step()
         if self.step % self.log_every == 0:
             self.history.steps.append({"step": self.step, **self.last})
@@ -193,6 +204,23 @@ class Trainer:
                 self._stop = True
         if self.save_every is not None and self.step % self.save_every == 0:
             self._save()
+
+    def _step_optimizer(self) -> bool:
+        """Clip and update; False where scaled gradients overflowed, and nothing was updated."""
+        optimizer, scaler = self.optimizer, self.scaler
+        scaler.unscale_(optimizer)
+        overflowed = scaler.overflowed(optimizer)
+        if self.clip_norm is not None and not overflowed:
+            every = [p for group in optimizer.param_groups for p in group["params"]]
+            self.last["grad_norm"] = float(clip_grad_norm_(every, self.clip_norm).item())
+        if scaler.enabled:
+            self.last["loss_scale"] = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        self.skipped += overflowed
+        if overflowed and scaler.get_scale() < _LEAST_SCALE:
+            raise self._never_finite()
+        return not overflowed
 
     def _end_epoch(self) -> None:
         if self._since:  # the last, incomplete group of accumulated batches
@@ -269,6 +297,19 @@ class Trainer:
             value=value,
         )
 
+    def _never_finite(self) -> GradError:
+        scale = self.scaler.get_scale()
+        return GradError(
+            f"gradients are not finite at step {self.step + 1}, although the loss scale has come "
+            f"down to {scale:g}: this is no overflow of float16 that scaling could help.\n"
+            f"{self.skipped} of {self.step + 1} steps were left out.\n"
+            "To find the operation that makes them:\n"
+            "  with bt.detect_anomaly(): trainer.fit(...)\n"
+            "Or train with precision='bfloat16', whose range is that of float32.",
+            step=self.step + 1,
+            scale=scale,
+        )
+
     # -- saving and resuming ---------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -285,12 +326,14 @@ class Trainer:
                 "epoch": self.epoch,
                 "best": self.best,
                 "waited": self.waited,
+                "skipped": self.skipped,
                 "since": self._since,
                 "last": self.last,
                 "stopped": self._stop,
             },
             "history": {"steps": self.history.steps, "epochs": self.history.epochs},
-            "numerics": numerics(),
+            "numerics": numerics(self.precision),
+            "scaler": self.scaler.state_dict(),
         }
         for name in ("schedule", "ema", "batches"):
             part = getattr(self, name)
@@ -315,17 +358,23 @@ class Trainer:
         parameters = dict(self.module.named_parameters())
         for p in parameters.values():
             p.grad = None
+        scaler = state.get("scaler", {})
+        self.scaler.load_state_dict(scaler)
+        # Waiting gradients are multiplied by the scale that they were saved under.
+        factor = self.scaler.get_scale() / scaler.get("scale", 1.0)
         for name, g in state["gradients"].items():
             p = parameters[name]
-            p.grad = Tensor(g).to(p.device)
+            grad = Tensor(g).to(p.device)
+            p.grad = grad if factor == 1 else grad * factor
         counters = state["counters"]
         self.step, self.epoch = int(counters["step"]), int(counters["epoch"])
         self.best, self.waited = counters["best"], int(counters["waited"])
+        self.skipped = int(counters.get("skipped", 0))
         self._since, self.last = int(counters["since"]), dict(counters["last"])
         self._stop = bool(counters["stopped"])
         self.history = History(**state["history"])
         random.set_state(state["random"])
-        _warn_of_other_numerics(state["numerics"])
+        warn_of_other_numerics(state["numerics"], numerics(self.precision))
 
     def _save(self) -> Path | None:
         if self.store is None:
@@ -352,22 +401,3 @@ class Trainer:
             found = CheckpointStore(path.parent).load(int(digits))
         self.load_state_dict(unpacked(found.state["state"], found.tensors))
         self.line.resumed(self, found.folder)
-
-
-def numerics() -> dict[str, Any]:
-    """What bit-identical results depend on besides the seed."""
-    found = blas()
-    return {"kernels": found["kernels"], "threads": found["threads"], "cpus": cpu_count()}
-
-
-def _warn_of_other_numerics(saved: Mapping[str, Any]) -> None:
-    now = numerics()
-    changed = [
-        f"{k}: {saved[k]} then, {now[k]} now" for k in now if k in saved and saved[k] != now[k]
-    ]
-    if changed:
-        warnings.warn(
-            "resuming with other numerics, so results agree to rounding only, not bit for bit "
-            f"({'; '.join(changed)})",
-            stacklevel=3,
-        )

@@ -590,6 +590,7 @@ def test_half_arithmetic_of_numpy_never_runs(row: Row, monkeypatch: pytest.Monke
 
 # Ops that write, draw or keep state: the tests of what they belong to, which need more than rows.
 ELSEWHERE = {
+    "bestiary.core.autocast": "test_autocast.py",
     "bestiary.core.random": "test_random.py",
     "bestiary.core.optim": "optim",
     "bestiary.core.nn.parametrize": "nn/test_parametrize.py",

@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 def test_other_numerics_are_announced(tmp_path, monkeypatch):
     trainer(tmp_path, epochs=1).fit()
-    monkeypatch.setattr("bestiary.core.training.trainer.cpu_count", lambda: 999)
+    monkeypatch.setattr("bestiary.core.training.numerics.cpu_count", lambda: 999)
     with pytest.warns(UserWarning, match="cpus: .* then, 999 now"):
         trainer(tmp_path, epochs=2).fit(resume="auto")
 
