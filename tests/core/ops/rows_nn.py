@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rows import Array, Row, Sample, distinct, sample, uniform
+from rows import Array, Row, Sample, apart, distinct, sample, uniform
 
 import bestiary as bt
 import bestiary.core.nn.functional as F
 from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
-from bestiary.core.ops import dropout, normalization, resampling
+from bestiary.core.ops import dropout, normalization, resampling, sampling
 
 # -- linear ------------------------------------------------------------------------------------
 
@@ -398,7 +398,32 @@ def _grid_samples(rng: np.random.Generator) -> list[Sample]:
     for outside in ("zeros", "border", "reflection"):
         x, grid = uniform(rng, (2, 2, 3, 4)), uniform(rng, (2, 2, 3, 2), -1.3, 1.3)
         made.append(sample(x, grid, padding_mode=outside))
+    made.append(sample(uniform(rng, (2, 2, 3, 4)), uniform(rng, (2, 0, 3, 2))))
     return made
+
+
+def _points(rng: np.random.Generator) -> list[Sample]:
+    """Inside a picture of 3 x 4, outside it and at its border; none between two pixels' reach."""
+    made = []
+    for mode, corners in (("bilinear", range(-2, 6)), ("nearest", np.arange(-2.5, 6))):
+        row, column = (apart(rng, (2, 2, 3), corners, -1.8, top) for top in (3.8, 4.8))
+        made.append(sample(uniform(rng, (2, 2, 3, 4)), row, column, mode=mode))
+    nowhere = uniform(rng, (2, 0, 3))
+    return [*made, sample(uniform(rng, (2, 2, 3, 4)), nowhere, nowhere, mode="bilinear")]
+
+
+def _many_points(rng: np.random.Generator) -> list[Sample]:
+    row, column = (uniform(rng, (2, 50, 60), -1, top) for top in (30, 40))
+    return [sample(uniform(rng, (2, 20, 30, 40)), row, column, mode="bilinear")]
+
+
+def _sampled(x: Array, row: Array, column: Array, mode: str) -> Array:
+    """Each pixel counts as much as the point is near it."""
+    weights = []
+    for n, place in zip(x.shape[2:], (row, column), strict=True):
+        distance = np.abs(place[..., None] - np.arange(n))
+        weights.append(np.maximum(1 - distance, 0) if mode == "bilinear" else distance < 0.5)
+    return np.einsum("bcij,bxyi,bxyj->bcxy", x, *weights, optimize=True)
 
 
 # -- attention, embedding, dropout -------------------------------------------------------------
@@ -617,8 +642,17 @@ ROWS = [
     Row(
         F.grid_sample,
         _grid_samples,
-        covers=("grid_places",),
         dtypes=("float32", "float64"),  # positions in halves are another pixel's
+    ),
+    Row(
+        lambda x, row, column, mode: sampling._sample(x, row, column, mode=mode),
+        _points,
+        name="sample_at_points",
+        covers=("grid_places", "grid_sample_backward"),
+        reference=_sampled,
+        large=_many_points,
+        keeps_layout=True,
+        dtypes=("float32", "float64"),
     ),
     Row(
         F.affine_grid,
