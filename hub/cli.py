@@ -16,10 +16,18 @@ from ..core.errors import BestiaryError
 _COMMANDS = {
     "tour": ("tour", "See it work: bundled and starter models on sample photographs."),
     "list": ("catalog", "Names of the models that can be loaded."),
+    "find": ("find", "Look for models by words, task, licence and size."),
     "info": ("catalog", "What is known of a model: licence, size, results, sources."),
+    "pull": ("pull", "Fetch models ahead of their use."),
     "predict": ("predict", "Run a model on pictures or folders of them."),
     "finetune": ("finetune", "Teach a model your own classes."),
     "evaluate": ("evaluate", "Measure a model on labelled data."),
+    "pack": ("pack", "Put models into one file, for machines without a network."),
+    "unpack": ("pack", "Take the models out of such a file."),
+    "lock": ("lock", "Pin models to commits and hashes."),
+    "push": ("push", "Publish a saved model on the hub."),
+    "convert": ("convert", "Turn a torch checkpoint into safetensors."),
+    "cache": ("cache", "What was fetched: list, verify, remove, where."),
     "check": ("check", "Look into a weight file: structure, shapes, broken values."),
     "doctor": ("doctor", "What is installed, what is missing, and how to get it."),
 }
@@ -70,10 +78,19 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True)
 @click.option("--debug", is_flag=True, help="Show the full traceback of errors.")
+@click.option(
+    "--locked", is_flag=True, help="Load only what bestiary.lock (or BESTIARY_LOCK) names."
+)
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, debug: bool, locked: bool) -> None:
     """Load pretrained models by name, predict, fine-tune."""
     ctx.obj = {"debug": debug}
+    if locked:
+        from .lock import in_force, require
+
+        lock = in_force(True)
+        require(lock.path if lock is not None else None)
+        ctx.call_on_close(lambda: require(None))
 
 
 def main(arguments: list[str] | None = None) -> None:

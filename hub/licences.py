@@ -19,7 +19,8 @@ _PERMITS = frozenset(
     afl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc0-1.0
     cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cdla-permissive-2.0
     ecl-2.0 epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0
-    lppl-1.3c mit mit-0 mpl-2.0 ms-pl ncsa odc-by ofl-1.1 osl-3.0 pddl postgresql unlicense wtfpl zlib
+    lppl-1.3c mit mit-0 mpl-2.0 ms-pl ncsa odc-by ofl-1.1 osl-3.0 pddl postgresql unlicense
+    wtfpl zlib
     """.split()
 )
 _FORBIDS = re.compile(r"(^|-)nc(-|$)|non-?commercial|research-only")

@@ -287,3 +287,8 @@ def _beside(lock: Path, folder: Path) -> str:
     inside = os.path.relpath(folder.expanduser().resolve(), lock.resolve().parent)
     name = Path(inside).as_posix()
     return name if name.startswith("..") else f"./{name}"
+
+
+def from_here(lock: Path, name: str) -> str:
+    """A name of a lock file as it is seen from the working directory."""
+    return str(lock.parent / name) if name.startswith(".") else name

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import HubError
+from .card import Card
 from .choice import choose
 from .download import Snapshot, cached, fetch
 from .registry import Bundled, Entry, Hub, Installed, Source, Wheel, find, get
@@ -316,3 +317,22 @@ def facts(found: Obtained) -> dict[str, Any]:
         "files": sorted(found.files),
         "bytes": found.size,
     }
+
+
+def card_of_files(found: Obtained) -> Card:
+    """What is known of a model without loading it: its name, source and licence."""
+    from .licences import describe
+
+    entry = found.entry
+    card = Card(
+        name=found.name,
+        architecture="",
+        task="",
+        license=entry.license if entry is not None else None,
+        commercial=entry.commercial if entry is not None else None,
+        gated=entry is not None and entry.gated,
+        source=described(found.source, found.path),
+    )
+    if found.path.is_dir():
+        describe(card, found.path)
+    return card

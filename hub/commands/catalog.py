@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -41,9 +42,14 @@ def list_command(pattern: str, task: str | None, commercial: bool | None, as_jso
     if not chosen:
         click.echo("no model fits", err=True)
         return
+    models_table(chosen)
+
+
+def models_table(models: Sequence[tuple[Architecture, Entry]]) -> None:
+    """One line for each model."""
     rows = [
         [e.name, a.task, _count(e.parameters), e.license or "not pinned", _kinds(e)]
-        for a, e in chosen
+        for a, e in models
     ]
     print_table(rows, ["name", "task", "parameters", "licence", "weights"])
 
@@ -72,6 +78,7 @@ def facts(architecture: Architecture, entry: Entry) -> dict[str, Any]:
         "task": architecture.task,
         "license": entry.license,
         "commercial": entry.commercial,
+        "gated": entry.gated,
         "parameters": entry.parameters,
         "metric": dataclasses.asdict(entry.metric) if entry.metric else None,
         "preprocess": dict(entry.preprocess) if entry.preprocess else None,
