@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from .op import Op
@@ -84,8 +86,13 @@ def walking(create_graph: bool) -> Iterator[None]:
     before = state.grad_enabled, state.cast, state.backward
     state.grad_enabled = create_graph and not state.inference
     state.cast, state.backward = None, True
+    # What overflows for a scale that was too large is noticed by GradScaler.
+    quiet: AbstractContextManager[Any] = nullcontext()
+    if state.loss_scaled:
+        quiet = np.errstate(over="ignore", invalid="ignore")
     try:
-        yield
+        with quiet:
+            yield
     finally:
         state.grad_enabled, state.cast, state.backward = before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..autocast import best_precision
 from ..devices import CPU
 from ..dtypes import float32
@@ -24,14 +26,15 @@ _ELSEWHERE = {
 }
 
 
-def chosen_precision(wanted: str, module: Module) -> str:
+def chosen_precision(wanted: Any, module: Module) -> str:
     """The precision to train a module in; "auto" becomes the fastest that its device has.
 
     Raises:
         ConfigError: there is no such precision, or the module's own is not float32.
     """
+    wanted = getattr(wanted, "name", wanted)  # of a dtype
     if wanted not in _KNOWN:
-        near = _ELSEWHERE.get(str(wanted), getattr(wanted, "name", None))
+        near = _ELSEWHERE.get(str(wanted))
         fix = f"precision={near!r}" if near in _KNOWN else "precision='auto'"
         raise ConfigError(
             f"Trainer: precision is one of {', '.join(map(repr, _KNOWN))}, got {wanted!r}.\n"
@@ -39,7 +42,7 @@ def chosen_precision(wanted: str, module: Module) -> str:
             got=wanted,
         )
     device = module.device or CPU
-    precision = best_precision(device) if wanted == "auto" else wanted
+    precision: str = best_precision(device) if wanted == "auto" else wanted
     if precision == "float32":
         return precision
     for name, p in module.named_parameters():

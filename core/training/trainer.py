@@ -18,12 +18,14 @@ from typing import Any
 
 from .. import random
 from ..autocast import autocast
-from ..errors import ConfigError, GradError, WeightsError
+from ..dtypes import DType
+from ..errors import ConfigError, WeightsError
 from ..nn import Module
 from ..optim import EMA, GradScaler, Optimizer, clip_grad_norm_
 from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
+from .mistakes import diverged, never_finite
 from .numerics import numerics, warn_of_other_numerics
 from .precision import chosen_precision
 from .state import packed, unpacked
@@ -95,7 +97,7 @@ class Trainer:
         ema: EMA | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
-        precision: str = "float32",
+        precision: str | DType = "float32",
         monitor: str | None = None,
         mode: str = "max",
         patience: int | None = None,
@@ -179,7 +181,7 @@ class Trainer:
         loss, figures = found if isinstance(found, tuple) else (found, {})
         value = float(loss.item())
         if not math.isfinite(value):
-            raise self._diverged(value)
+            raise diverged(self, value)
         self.scaler.scale(loss if self.accumulate == 1 else loss / self.accumulate).backward()
         self._since += 1
         self.last = {"loss": value, **figures}
@@ -219,7 +221,7 @@ class Trainer:
         scaler.update()
         self.skipped += overflowed
         if overflowed and scaler.get_scale() < _LEAST_SCALE:
-            raise self._never_finite()
+            raise never_finite(self)
         return not overflowed
 
     def _end_epoch(self) -> None:
@@ -280,36 +282,6 @@ class Trainer:
             self.line.waited(time.perf_counter() - start)
             yield batch
 
-    def _diverged(self, value: float) -> GradError:
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        recent = [row["loss"] for row in self.history.steps[-3:] if "loss" in row]
-        return GradError(
-            f"the loss became {value} at step {self.step + 1} (learning rate {rate:g}).\n"
-            + (
-                f"Recorded losses before: {', '.join(f'{v:.4g}' for v in recent)}\n"
-                if recent
-                else ""
-            )
-            + "Lower the learning rate or clip gradients (clip_norm=1.0); to find the operation "
-            "that made it:\n  with bt.detect_anomaly(): trainer.fit(...)",
-            step=self.step + 1,
-            lr=rate,
-            value=value,
-        )
-
-    def _never_finite(self) -> GradError:
-        scale = self.scaler.get_scale()
-        return GradError(
-            f"gradients are not finite at step {self.step + 1}, although the loss scale has come "
-            f"down to {scale:g}: this is no overflow of float16 that scaling could help.\n"
-            f"{self.skipped} of {self.step + 1} steps were left out.\n"
-            "To find the operation that makes them:\n"
-            "  with bt.detect_anomaly(): trainer.fit(...)\n"
-            "Or train with precision='bfloat16', whose range is that of float32.",
-            step=self.step + 1,
-            scale=scale,
-        )
-
     # -- saving and resuming ---------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -364,7 +336,7 @@ class Trainer:
         factor = self.scaler.get_scale() / scaler.get("scale", 1.0)
         for name, g in state["gradients"].items():
             p = parameters[name]
-            grad = Tensor(g).to(p.device)
+            grad = (g if isinstance(g, Tensor) else Tensor(g)).to(p.device)
             p.grad = grad if factor == 1 else grad * factor
         counters = state["counters"]
         self.step, self.epoch = int(counters["step"]), int(counters["epoch"])
