@@ -18,7 +18,12 @@ def diverged(trainer: Trainer, value: float) -> GradError:
         f"the loss became {value} at step {trainer.step + 1} (learning rate {rate:g}).\n"
         + (f"Recorded losses before: {', '.join(f'{v:.4g}' for v in recent)}\n" if recent else "")
         + "Lower the learning rate or clip gradients (clip_norm=1.0); to find the operation "
-        "that made it:\n  with bt.detect_anomaly(): trainer.fit(...)",
+        "that made it:\n  with bt.detect_anomaly(): trainer.fit(...)"
+        + (
+            "\nBeyond 65504, the largest float16? precision='bfloat16' has the range of float32."
+            if trainer.precision == "float16"
+            else ""
+        ),
         step=trainer.step + 1,
         lr=rate,
         value=value,
