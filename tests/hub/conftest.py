@@ -22,6 +22,7 @@ def _imported(name: str) -> Any:
 
 
 hub_server = _imported("hub_server")
+_imported("upload_server")
 
 
 @pytest.fixture
