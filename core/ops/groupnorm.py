@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..errors import ShapeError
 from ..op import op
 from .elementwise import sqrt, square
 from .normalization import batch_norm_inference, per_channel, update_running_stats
-from .reduction import mean
+from .reduction import mean, total
 from .shape import reshape
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _spatial(x: Any) -> tuple[int, ...]:
     return tuple(range(2, x.ndim))
 
 
-def _group_mean(v: Any, groups: int) -> Any:
+def group_mean(v: Any, groups: int) -> Any:
     """(B, C) averaged within groups, given to every channel of the group."""
     b, c = v.shape
     grouped = v.reshape(b, groups, c // groups).mean(2, keepdims=True)
@@ -45,17 +46,10 @@ def _per_sample(v: Any, x: Any) -> Any:
 
 
 def _spatial_mean(xp: Any, x: Any) -> Any:
-    """(B, C) means over space in float64; the whole is summed in accurate parts."""
+    """(B, C) means over space in float64."""
     if x.ndim == 2:
         return x.astype(np.float64)
-    last = x.transpose(0, *_spatial(x), 1)
-    if xp is not np or not last.flags.c_contiguous or x.shape[1] == 1:
-        return x.mean(_spatial(x)).astype(np.float64)
-    rows = last.reshape(x.shape[0], -1, x.shape[1])  # channels last: sums run over outer axes
-    total = np.zeros((x.shape[0], x.shape[1]))
-    for start in range(0, rows.shape[1], 256):
-        total += rows[:, start : start + 256].sum(1)
-    return total / rows.shape[1]
+    return total(xp, x, _spatial(x), False).astype(np.float64) / max(math.prod(x.shape[2:]), 1)
 
 
 @op(name="group_norm", outputs=3, same_float=True, composite=_group_norm_of, wide=True)
@@ -69,9 +63,9 @@ def _group_norm(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group norm; also mean and reciprocal deviation for each sample and channel (B, C)."""
-    centre = _group_mean(_spatial_mean(xp, x), groups)
+    centre = group_mean(_spatial_mean(xp, x), groups)
     out = x - _per_sample(centre, x)
-    rstd = (_group_mean(_spatial_mean(xp, xp.square(out)), groups) + eps) ** -0.5
+    rstd = (group_mean(_spatial_mean(xp, xp.square(out)), groups) + eps) ** -0.5
     out *= _per_sample(rstd if weight is None else rstd * weight, x)
     if bias is not None:
         out += per_channel(bias, x.ndim)
@@ -95,18 +89,19 @@ def group_norm_backward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of group norm for its input, weight and bias."""
-    size = max(x.size // (x.shape[0] * x.shape[1]) if x.size else 0, 1)
+    size = max(math.prod(x.shape[2:]), 1)
     centred = x - _per_sample(centre, x)
     sum_g = _spatial_mean(xp, grad)  # means over space; size makes them sums below
     sum_gx = _spatial_mean(xp, grad * centred)
     dbias = (sum_g.sum(0) * size).astype(x.dtype)
     dweight = ((sum_gx * rstd).sum(0) * size).astype(x.dtype)
     w = 1.0 if weight is None else weight.astype(np.float64)
-    by_x = _group_mean(sum_gx * w, groups) * rstd * rstd * rstd
-    constant = _group_mean(sum_g * w, groups) * rstd
-    centred *= _per_sample(by_x, x)
-    centred += _per_sample(constant, x)
-    return grad * _per_sample(rstd * w, x) - centred, dweight, dbias
+    by_x = group_mean(sum_gx * w, groups) * rstd * rstd * rstd
+    constant = group_mean(sum_g * w, groups) * rstd
+    centred *= _per_sample(-by_x, x)
+    centred -= _per_sample(constant, x)
+    centred += grad * _per_sample(rstd * w, x)
+    return centred, dweight, dbias
 
 
 def group_norm(

@@ -105,7 +105,7 @@ def _channel_sum(x: Any, *, axis: int = 1) -> Any:
 def _channel_sums(grad: Any, x: Any, mean: Any) -> Any:
     rows = _channels_last(x) if plain(grad, x) else None
     gs = None if rows is None else _channels_last(grad)
-    if gs is None or x.size <= normalization._SMALL:
+    if rows is None or gs is None or x.size <= normalization._SMALL:
         return NotImplemented
     first, second = native.channel_sums(gs, rows, np.ascontiguousarray(mean, np.float32))
     return first.astype(np.float32), second.astype(np.float32)
@@ -215,6 +215,35 @@ def _group_norm(x: Any, weight: Any = None, bias: Any = None, *, groups: int, ep
         scale = (rstds[i] if weight is None else rstds[i] * weight).astype(np.float32)
         native.batch_norm_apply(pixels[i], centres[i].astype(np.float32), scale, shift, out=out[i])
     return _as_input(out, x.ndim), centres, rstds
+
+
+_SMALL_SAMPLE = 1 << 14  # elements below which all samples at once are as fast as one by one
+
+
+def _group_norm_backward(
+    grad: Any, x: Any, centre: Any, rstd: Any, weight: Any = None, *, groups: int
+) -> Any:
+    pixels = _channels_last(x) if plain(grad, x, weight) and x.ndim > 2 else None
+    gs = None if pixels is None else _channels_last(grad)
+    if pixels is None or gs is None or pixels[0].size <= _SMALL_SAMPLE:
+        return NotImplemented
+    b, c = x.shape[:2]
+    size = pixels[0, ..., 0].size
+    w = np.ones(c) if weight is None else weight.astype(np.float64)
+    out = np.empty_like(pixels)
+    dweight, dbias = np.zeros(c), np.zeros(c)
+    for i in range(b):
+        near = centre[i].astype(np.float32)
+        sums = np.stack(native.channel_sums(gs[i], pixels[i], near))
+        dbias += sums[0]
+        dweight += sums[1] * rstd[i]
+        constant, by_x = groupnorm.group_mean(sums * w, groups) / -size
+        constant, by_x = (constant * rstd[i], by_x * rstd[i] ** 3)
+        native.batch_norm_apply(
+            pixels[i], near, by_x.astype(np.float32), constant.astype(np.float32), out=out[i]
+        )
+        out[i] += gs[i] * (rstd[i] * w).astype(np.float32)
+    return _as_input(out, x.ndim), dweight.astype(np.float32), dbias.astype(np.float32)
 
 
 # -- pooling -------------------------------------------------------------------------------------
@@ -363,6 +392,7 @@ def register() -> None:
         (rownorm._rms_norm, _rms_norm),
         (rownorm.rms_norm_backward, _rms_norm_backward),
         (groupnorm._group_norm, _group_norm),
+        (groupnorm.group_norm_backward, _group_norm_backward),
         (attention._attention, _attention),
         (attention.attention_backward, _attention_backward),
         (softmax._softmax, _softmax),
