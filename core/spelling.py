@@ -144,6 +144,8 @@ NAMESPACE_SPELLINGS: dict[str, str] = {
 } | {
     "cat": "bt.concat([x, y], axis=0)",
     "FloatTensor": "bt.tensor(data, dtype=bt.float32)",
+    "GradScaler": "bt.optim.GradScaler()",
+    "amp": "bt.autocast(bt.float16) and bt.optim.GradScaler()",
     "LongTensor": "bt.tensor(data, dtype=bt.int64)",
     "rand": "bt.random.uniform(shape)",
     "randn": "bt.random.normal(shape)",

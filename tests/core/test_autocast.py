@@ -194,6 +194,54 @@ def test_plain_arrays_are_left_alone():
     assert mixed.dtype == bt.float16
 
 
+# Layers and losses in which float32 and halves meet, fed by a layer that makes halves.
+LAYERS: dict[str, Any] = {
+    "encoder": lambda x: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)(x),
+    "attention with masks": lambda x: nn.MultiheadAttention(4, 2, batch_first=True)(
+        x, data(2, 3, 4), x, key_padding_mask=bt.tensor([[True, True, False]] * 2)
+    )[0],
+    "attention with numbers for a mask": lambda x: nn.MultiheadAttention(
+        4, 2, batch_first=True, add_zero_attn=True
+    )(x, x, x, attn_mask=data(3, 3))[0],
+    "LSTM": lambda x: nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True)(
+        x, lengths=bt.tensor([3, 2])
+    )[0],
+    "projected LSTM": lambda x: nn.LSTM(4, 5, proj_size=3)(x)[0],
+    "RNN": lambda x: nn.RNN(4, 5)(x)[0],
+    "cells": lambda x: nn.LSTMCell(4, 4)(nn.GRUCell(4, 4)(x[0]))[0],
+    "transposed convolution": lambda x: nn.ConvTranspose1d(3, 6, 3, stride=2)(x),
+    "upsampling": lambda x: nn.Upsample(scale_factor=2, mode="bilinear")(x[None]),
+    "grid sampling": lambda x: F.grid_sample(x[None], data(1, 4, 4, 2)),
+    "PReLU": lambda x: nn.PReLU()(x),
+    "weight norm": lambda x: nn.weight_norm(nn.Linear(4, 5))(x),
+    "spectral norm": lambda x: nn.spectral_norm(nn.Linear(4, 5))(x),
+    "embedding": lambda x: x + nn.Embedding(10, 4)(bt.tensor([1, 2, 3])),
+    "CTC": lambda x: F.ctc_loss(
+        F.log_softmax(x, axis=-1), bt.tensor([[1]] * 3), bt.tensor([2] * 3), bt.tensor([1] * 3)
+    ),
+    "focal": lambda x: F.sigmoid_focal_loss(x, bt.ones(x.shape), reduction="mean"),
+    "triplet": lambda x: F.triplet_margin_loss(x, data(2, 3, 4), x + 1),
+    "BCE": lambda x: F.binary_cross_entropy(F.sigmoid(x), bt.ones(x.shape)),
+    "KL": lambda x: F.kl_div(F.log_softmax(x, axis=-1), F.softmax(data(2, 3, 4), axis=-1)),
+    "weighted": lambda x: F.cross_entropy(x[0], bt.tensor([0, 1, 3]), weight=bt.ones(4)),
+    "soft targets": lambda x: F.cross_entropy(x[0], F.softmax(data(3, 4), axis=-1)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_layers_take_halves_and_give_gradients(name, dtype):
+    first, x = nn.Linear(4, 4), leaf(2, 3, 4)
+    with bt.autocast(dtype):
+        hidden = first(x)
+        assert hidden.dtype == dtype
+        loss = LAYERS[name](hidden).sum()
+    assert loss.dtype == bt.float32
+    for g in bt.grad(loss, (x, first.weight, first.bias)):
+        assert g.dtype == bt.float32
+        assert np.isfinite(g.numpy()).all()
+
+
 # -- with the rest of the engine ---------------------------------------------------------------
 
 
