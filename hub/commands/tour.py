@@ -20,7 +20,7 @@ from ..wheels import cached_file, installed_file
 from .output import json_option, print_json
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SAMPLES = _ROOT / "vision" / "assets" / "samples"
+_FEW = 100  # labels; a model with fewer is shown only what is among them
 _STARTER = "efficientnet-lite0"
 
 
@@ -32,20 +32,25 @@ def tour_command(out: Path | None, as_json: bool) -> None:
     names, left_out = _models()
     if not names and not left_out:
         raise HubError("no model is registered for pictures")
-    photographs = sorted(_SAMPLES.glob("*.jpg"))
+    from ...vision.samples import SUBJECTS, sample_photographs
+
+    photographs = sample_photographs()
     rows: list[dict[str, Any]] = []
     for name in names:
         start = time.perf_counter()
         model = load(name)
         ready = time.perf_counter()
-        answers = [model(path, top=1)[0] for path in photographs]
+        few = len(model.labels) < _FEW
+        shown = [p for p in photographs if not few or SUBJECTS[p.stem] in model.labels]
+        answers = {path.name: model(path, top=1)[0] for path in shown}
         done = time.perf_counter()
         rows.append(
             {
                 "model": name,
+                "knows": ", ".join(model.labels) if few else f"{len(model.labels)} classes",
                 "load_seconds": round(ready - start, 3),
-                "picture_milliseconds": round(1000 * (done - ready) / len(photographs), 1),
-                "answers": {p.name: a for p, a in zip(photographs, answers, strict=True)},
+                "picture_milliseconds": round(1000 * (done - ready) / max(len(shown), 1), 1),
+                "answers": answers,
             }
         )
     if as_json:
@@ -56,12 +61,13 @@ def tour_command(out: Path | None, as_json: bool) -> None:
             click.echo(terminal_picture(Image.open(path)))
         click.echo(path.name)
         for row in rows:
-            answer = row["answers"][path.name]
-            click.echo(f"  {answer['score']:6.1%}  {answer['label']}  ({row['model']})")
+            answer = row["answers"].get(path.name)
+            if answer is not None:
+                click.echo(f"  {answer['score']:6.1%}  {answer['label']}  ({row['model']})")
     for row in rows:
         click.echo(
             f"\n{row['model']}: ready in {row['load_seconds']:.2f} s, "
-            f"{row['picture_milliseconds']:.0f} ms a picture"
+            f"{row['picture_milliseconds']:.0f} ms a picture; it knows {row['knows']}"
         )
     for line in left_out:
         click.echo(line)
@@ -131,7 +137,7 @@ def _sheet(photographs: list[Path], rows: list[dict[str, Any]], out: Path) -> Pa
     for path in photographs:
         with Image.open(path) as image:
             pictures.append(image.convert("RGB"))
-        answers = [row["answers"][path.name] for row in rows]
+        answers = [row["answers"][path.name] for row in rows if path.name in row["answers"]]
         captions.append(
             "\n".join(f"{a['score']:.0%} {a['label'].partition(',')[0]}"[:30] for a in answers)
         )

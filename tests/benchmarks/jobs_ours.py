@@ -224,9 +224,9 @@ def start_import() -> Job:
 
 @job
 def start_first_label() -> Job:
-    from bestiary.hub.commands import tour
+    from bestiary.vision.samples import FOLDER
 
-    picture = tour._SAMPLES / "cat.jpg"
+    picture = FOLDER / "cat.jpg"
     return Job(started(f"import bestiary as bt; bt.load('efficientnet-lite0')({str(picture)!r})"))
 
 

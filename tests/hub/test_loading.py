@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 import bestiary as bt
 from bestiary.core.errors import ConfigError, HubError, WeightsError
 from bestiary.core.weights import load_file, save_file
+from bestiary.hub import registry
 from bestiary.hub.loading import adapted_stem
+from bestiary.vision import sample_photographs
 
 REFERENCES = Path(__file__).parents[1] / "references" / "data"
 TIMM = REFERENCES / "resnet-timm-basic"
@@ -87,12 +90,25 @@ def test_untrained_on_request():
     assert len(model.labels) == 3 and "untrained" in str(model.report)
 
 
-def test_weights_that_are_still_to_be_trained():
+def test_weights_that_are_still_to_be_trained(monkeypatch):
+    architecture, entry = registry.get("resnet-cifar10")
+    untrained = replace(entry, sources=(), note="train them with docs/examples/cifar10.py")
+    monkeypatch.setitem(registry._entries, entry.name, (architecture, untrained))
     assert "resnet-cifar10" not in bt.list_models()
     with pytest.raises(HubError, match=r"docs/examples/cifar10\.py") as caught:
         bt.load("resnet-cifar10")
     assert "weights=False" in str(caught.value)
     assert bt.load("resnet-cifar10", weights=False).labels[3] == "cat"
+
+
+def test_the_bundled_model():
+    assert "resnet-cifar10" in bt.list_models(commercial=True)
+    model = bt.load("cifar10_resnet")
+    assert model.module.dtype == bt.float32  # stored as float16
+    assert model.report.cast and not model.report.dropped and not model.report.replaced
+    for path in sample_photographs():
+        if path.stem in model.labels:
+            assert model(path, top=1)[0]["label"] == path.stem
 
 
 def test_half_precision_on_request():

@@ -109,3 +109,24 @@ def test_command_line(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sys.argv", ["cifar10.py", "--batch-size", "64", "--lr", "0.2", "--quiet"])
     args = recipe.parsed()
     assert (args.batch_size, args.lr, args.quiet, args.epochs) == (64, 0.2, True, 24)
+
+
+def test_the_log_is_of_the_model_that_is_shipped(recipe: ModuleType) -> None:
+    log = json.loads(RECIPE.with_suffix(".json").read_text())
+    card = bt.load("resnet-cifar10").card
+    assert log["result"]["accuracy of the saved model"] >= 0.92
+    assert f"{100 * log['result']['accuracy']:.2f} %" in card.metric
+    assert [row["epoch"] for row in log["epochs"]] == list(range(1, recipe.Args().epochs + 1))
+    weights = (
+        Path(bt.__file__).parent / "vision" / "assets" / "resnet-cifar10" / "model.safetensors"
+    )
+    assert weights.stat().st_size <= 2_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_accuracy_of_the_shipped_model_on_the_real_test_set(recipe: ModuleType) -> None:
+    test = bt.data.load("cifar10", "test")
+    found = recipe.accuracy(bt.load("resnet-cifar10").module, test.images, test.labels)
+    assert len(test.labels) == 10_000
+    assert found == pytest.approx(0.9258, abs=0.001)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bestiary.core.data.images import read_image
-from bestiary.vision.samples import FOLDER, sample_photographs
+from bestiary.vision.samples import FOLDER, SUBJECTS, sample_photographs
 
 
 def test_every_photograph_is_small_readable_and_has_a_source() -> None:
@@ -16,3 +16,4 @@ def test_every_photograph_is_small_readable_and_has_a_source() -> None:
         assert 300 <= min(read_image(path).size) <= max(read_image(path).size) <= 640
         assert "CC0" in rows[path.name] or "public domain" in rows[path.name]
     assert {name for name in rows if name.endswith(".jpg")} == {p.name for p in photographs}
+    assert set(SUBJECTS) == {p.stem for p in photographs}
