@@ -12,7 +12,6 @@ from .blocks import (
     count,
     may_be_nonzero,
     numbers,
-    scratch,
     update_op,
 )
 from .group import Bucket, ParamGroup
@@ -37,10 +36,8 @@ def adagrad_update(
     rate = lr / (1 + (t - 1) * lr_decay)
     rate, pull, eps = weak(-rate), weak(-decay if maximize else decay), weak(eps)
     decays = may_be_nonzero(decay)
-    for where, size, g in blocks(xp, grads, dtype):
-        t1, t2 = scratch(xp, size, dtype, 2)
-        v, target = total[where], flat[where]
-        p = target if target.dtype == dtype else target.astype(dtype)
+    for where, p, g, (t1, t2) in blocks(xp, flat, grads, dtype, 2):
+        v = total[where]
         if decays:
             xp.multiply(p, pull, out=t2)
             t2 += g
@@ -54,8 +51,6 @@ def adagrad_update(
         xp.divide(g, t1, out=t1)
         t1 *= rate
         p += t1
-        if p is not target:
-            target[...] = p
 
 
 class Adagrad(Optimizer):

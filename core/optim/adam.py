@@ -12,7 +12,6 @@ from .blocks import (
     count,
     may_be_nonzero,
     numbers,
-    scratch,
     update_op,
 )
 from .group import Bucket, ParamGroup
@@ -44,10 +43,8 @@ def adam_update(
     decays = may_be_nonzero(decay)
     shrink = weak(1 - lr * decay)
     pull = weak(-decay if maximize else decay)
-    for where, size, g in blocks(xp, grads, dtype):
-        t1, t2 = scratch(xp, size, dtype, 2)
-        m, v, target = exp_avg[where], exp_avg_sq[where], flat[where]
-        p = target if target.dtype == dtype else target.astype(dtype)
+    for where, p, g, (t1, t2) in blocks(xp, flat, grads, dtype, 2):
+        m, v = exp_avg[where], exp_avg_sq[where]
         if decays and not decoupled:
             xp.multiply(p, pull, out=t2)
             t2 += g
@@ -72,8 +69,6 @@ def adam_update(
         if decays and decoupled:
             p *= shrink
         p += t1
-        if p is not target:
-            target[...] = p
 
 
 class Adam(Optimizer):

@@ -29,7 +29,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def scratch(xp: Any, size: int, dtype: dtypes.DType, count: int) -> list[Any]:
+def _scratch_arrays(xp: Any, size: int, dtype: dtypes.DType, count: int) -> list[Any]:
     """`count` arrays to compute in; on the CPU the same ones each time, for one block."""
     if xp is not np:
         return [xp.empty(size, dtype) for _ in range(count)]
@@ -84,12 +84,30 @@ def compute_dtype(dtype: dtypes.DType) -> dtypes.DType:
 
 
 def blocks(
+    xp: Any, flat: Any, sources: Sequence[Any], dtype: dtypes.DType, arrays: int
+) -> Iterator[tuple[slice, Any, Any, list[Any]]]:
+    """The blocks of an update: where, the parameters, the gradients, arrays to compute in.
+
+    The parameters are a part of `flat` if it has this dtype, else a copy that is written back
+    after the body of the loop. Gradients must not be written: they may be a source's own memory.
+
+    Args:
+        sources: the gradients of all parameters, one after another.
+        dtype: to compute in.
+        arrays: how many of them to compute in.
+    """
+    for where, size, values in _parts(xp, sources, dtype):
+        target = flat[where]
+        p = target if target.dtype == dtype else target.astype(dtype)
+        yield where, p, values, _scratch_arrays(xp, size, dtype, arrays)
+        if p is not target:
+            target[...] = p
+
+
+def _parts(
     xp: Any, sources: Sequence[Any], dtype: dtypes.DType
 ) -> Iterator[tuple[slice, int, Any]]:
-    """The values of all sources one after another, in blocks: where, how many, the values.
-
-    The values may be a source's own memory: they must not be written.
-    """
+    """The values of all sources one after another, in blocks: where, how many, the values."""
     start = 0
     limit = BLOCK if xp is np else 1 << 62
     pending: list[Any] = []

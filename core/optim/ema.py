@@ -17,7 +17,7 @@ from ..nn.parameter import Parameter
 from ..op import op
 from ..ops.update import assign
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, numbers, scratch
+from .blocks import blocks, caster, compute_dtype, count, numbers
 from .group import Bucket, buckets_of
 
 
@@ -32,15 +32,10 @@ def ema_update(
     if warmup:
         decay = xp.minimum(decay, t / (t + 9.0))
     share = caster(xp, dtype)(1 - (float(decay) if xp is np else decay))
-    for where, size, x in blocks(xp, sources, dtype):
-        (t1,) = scratch(xp, size, dtype, 1)
-        target = flat[where]
-        mean = target if target.dtype == dtype else target.astype(dtype)
+    for _, mean, x, (t1,) in blocks(xp, flat, sources, dtype, 1):
         xp.subtract(x, mean, out=t1)
         t1 *= share
         mean += t1
-        if mean is not target:
-            target[...] = mean
 
 
 class EMA:

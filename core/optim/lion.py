@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor
-from .blocks import blocks, caster, compute_dtype, count, numbers, scratch, update_op
+from .blocks import blocks, caster, compute_dtype, count, numbers, update_op
 from .group import Bucket, ParamGroup
 from .optimizer import Optimizer, Params
 
@@ -27,10 +27,8 @@ def lion_update(
     weak = caster(xp, dtype)
     rate, shrink = weak(-lr), weak(1 - lr * decay)
     keep1, new1, keep2, new2 = weak(beta1), weak(1 - beta1), weak(beta2), weak(1 - beta2)
-    for where, size, g in blocks(xp, grads, dtype):
-        t1, t2, t3 = scratch(xp, size, dtype, 3)
-        m, target = exp_avg[where], flat[where]
-        p = target if target.dtype == dtype else target.astype(dtype)
+    for where, p, g, (t1, t2, t3) in blocks(xp, flat, grads, dtype, 3):
+        m = exp_avg[where]
         if maximize:
             g = xp.negative(g, out=t2)
         xp.multiply(m, keep1, out=t1)
@@ -41,8 +39,6 @@ def lion_update(
         p += t1
         m *= keep2
         m += xp.multiply(g, new2, out=t1)
-        if p is not target:
-            target[...] = p
 
 
 class Lion(Optimizer):

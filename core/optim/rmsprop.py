@@ -12,7 +12,6 @@ from .blocks import (
     count,
     may_be_nonzero,
     numbers,
-    scratch,
     update_op,
 )
 from .group import Bucket, ParamGroup
@@ -40,10 +39,8 @@ def rmsprop_update(
     pull = weak(-decay if maximize else decay)
     rate, alpha, fresh = weak(-lr), weak(alpha), weak(1 - alpha)
     eps, momentum = weak(eps), weak(momentum)
-    for where, size, g in blocks(xp, grads, dtype):
-        t1, t2 = scratch(xp, size, dtype, 2)
-        v, target = square_avg[where], flat[where]
-        p = target if target.dtype == dtype else target.astype(dtype)
+    for where, p, g, (t1, t2) in blocks(xp, flat, grads, dtype, 2):
+        v = square_avg[where]
         if decays:
             xp.multiply(p, pull, out=t2)
             t2 += g
@@ -74,8 +71,6 @@ def rmsprop_update(
         else:
             t1 *= rate
         p += t1
-        if p is not target:
-            target[...] = p
 
 
 class RMSprop(Optimizer):

@@ -13,7 +13,6 @@ from .blocks import (
     count,
     may_be_nonzero,
     numbers,
-    scratch,
     update_op,
 )
 from .group import Bucket, ParamGroup
@@ -42,10 +41,7 @@ def sgd_update(
     if maximize:
         decay = -decay
     decays = may_be_nonzero(decay)
-    for where, size, g in blocks(xp, grads, dtype):
-        u, t1 = scratch(xp, size, dtype, 2)
-        target = flat[where]
-        p = target if target.dtype == dtype else target.astype(dtype)
+    for where, p, g, (u, t1) in blocks(xp, flat, grads, dtype, 2):
         if decays:
             xp.multiply(p, decay, out=u)
             u += g
@@ -61,8 +57,6 @@ def sgd_update(
             else:
                 g = m
         p += xp.multiply(g, rate, out=t1)
-        if p is not target:
-            target[...] = p
 
 
 class SGD(Optimizer):
