@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass
 
 from ..core import nn
-from ..core.nn import functional as F
 from ..core.tensor import Tensor
 from ..hub.registry import Entry, Metric, Wheel, register
 from .inputs import check_images
+from .mobile_blocks import Conv2dSame, initialise, round_channels
 from .published import positive, real
 
 EPS = 1e-3  # TensorFlow's; torch's own is 1e-5
@@ -64,36 +64,11 @@ class Config:
 
     def channels(self, channels: int) -> int:
         """Scaled and rounded to a multiple of 8, by less than 10 % downwards."""
-        scaled = channels * self.width_coefficient
-        rounded = max(8, int(scaled + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * scaled else rounded
+        return round_channels(channels * self.width_coefficient)
 
     def repeats(self, repeats: int) -> int:
         """Scaled and rounded up."""
         return math.ceil(repeats * self.depth_coefficient)
-
-
-class Conv2dSame(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's "same": the surplus goes last.
-
-    With a stride the padding depends on the input's size, and may be uneven.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        padding = tuple(self._sides_of(side) for side in input.shape[2:])
-        return F.conv2d(input, self.weight, None, self.stride, padding, groups=self.groups)
-
-    def _sides_of(self, side: int) -> tuple[int, int]:
-        """Padding before and after an axis of this length."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        outputs = -(-side // stride)
-        total = max((outputs - 1) * stride + kernel - side, 0)
-        return total // 2, total - total // 2
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -164,18 +139,7 @@ class EfficientNetLite(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(config.dropout)
         self._fc = nn.Linear(HEAD, config.num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialise for training from scratch, by each filter's fan-out.
-
-        Source: TensorFlow's EfficientNet, `conv_kernel_initializer`.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                depthwise = module.weight.shape[1] == 1
-                mode = "fan_in" if depthwise else "fan_out"
-                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+        initialise(self)
 
     def forward_features(self, pixel_values: Tensor) -> Tensor:
         """The last feature map.

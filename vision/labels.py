@@ -25,9 +25,13 @@ def _read(name: str) -> dict[str, list[str]]:
 def label_names(name: str) -> list[str]:
     """The class names of "imagenet-1k" or "cifar-10", in the order of their numbers.
 
+    "imagenet-1k-background" has that class first, as TensorFlow counts.
+
     Raises:
         ConfigError: there is no such list.
     """
+    if name == "imagenet-1k-background":
+        return ["background", *_read("imagenet-1k")["labels"]]
     return list(_read(name)["labels"])
 
 

@@ -17,6 +17,11 @@ def test_imagenet() -> None:
     assert labels[999].startswith("toilet tissue")
 
 
+def test_imagenet_as_tensorflow_counts() -> None:
+    labels = label_names("imagenet-1k-background")
+    assert labels == ["background", *label_names("imagenet-1k")]
+
+
 def test_cifar() -> None:
     labels = label_names("cifar-10")
     assert len(labels) == 10
