@@ -64,9 +64,10 @@ def tour_command(out: Path | None, as_json: bool) -> None:
             answer = row["answers"].get(path.name)
             if answer is not None:
                 click.echo(f"  {answer['score']:6.1%}  {answer['label']}  ({row['model']})")
+    click.echo()
     for row in rows:
         click.echo(
-            f"\n{row['model']}: ready in {row['load_seconds']:.2f} s, "
+            f"{row['model']}: ready in {row['load_seconds']:.2f} s, "
             f"{row['picture_milliseconds']:.0f} ms a picture; it knows {row['knows']}"
         )
     for line in left_out:
