@@ -91,6 +91,7 @@ def test_row_26_a_server_without_ranges_sends_all_of_it_again(hub, folder):
         hub_server.Fault(WEIGHTS, where="storage", no_range=True),
     ]
     assert same(fetch(REPO, FILES), folder)
+    assert len(hub.bodies(WEIGHTS)) == 2  # the answer that was not asked for is used as it is
 
 
 def test_row_26_another_range_than_was_asked_for(hub, folder):
@@ -99,6 +100,16 @@ def test_row_26_another_range_than_was_asked_for(hub, folder):
         hub_server.Fault(WEIGHTS, where="storage", range_offset=7),
     ]
     assert same(fetch(REPO, FILES), folder)
+    assert [bool(r.range) for r in hub.bodies(WEIGHTS)] == [False, True, False]
+
+
+def test_row_26_a_server_that_has_less_than_was_fetched_already(hub, folder):
+    hub.faults = [
+        hub_server.Fault(WEIGHTS, where="storage", at=25 * MIB, cut=True),
+        hub_server.Fault(WEIGHTS, where="storage", status=416),
+    ]
+    assert same(fetch(REPO, FILES), folder)
+    assert [bool(r.range) for r in hub.bodies(WEIGHTS)] == [False, True, False]
 
 
 @pytest.mark.parametrize("left", ["too long", "other bytes"])

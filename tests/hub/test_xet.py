@@ -137,7 +137,9 @@ def test_xet_can_be_turned_off(hub, folder, monkeypatch, how):
     assert [r.where for r in hub.log] == ["hub", "hub", "storage"]
 
 
-def test_what_a_killed_process_left_is_removed(hub, folder, own_cache, monkeypatch):
+@pytest.mark.parametrize("xet", [True, False])
+def test_what_a_killed_process_left_is_removed(hub, folder, own_cache, monkeypatch, xet):
+    bt.configure(xet=xet)
     part = Storage(REPO).partial(hub.digests(folder / WEIGHTS)[1])
     part.parent.mkdir(parents=True)
     part.with_name(f"{part.stem}.xet.incomplete").write_bytes(b"x" * 1000)
