@@ -20,6 +20,7 @@ _NAMES = {
         "samples": "sample_photographs",
         "tasks": "ImageClassifier image_files",
         "transforms": "CenterCrop Compose Normalize Resize ToArray",
+        "zero_shot": "ZeroShotClassifier",
     }.items()
     for name in names.split()
 }
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .transforms import Normalize as Normalize
     from .transforms import Resize as Resize
     from .transforms import ToArray as ToArray
+    from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
 __all__ = sorted(_NAMES)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError
 from ..core.tensor import Tensor
 from ..hub.loading import Loaded
-from .image_task import BATCH, Array, ImageTask, preprocess_of
+from .image_task import BATCH, Array, ImageTask, preprocess_of, unit
 
 if TYPE_CHECKING:
     from .tasks import ImageClassifier
@@ -42,7 +42,7 @@ class Embedder(ImageTask):
 
         def answers(pictures: Iterable[Any], total: int | None, size: int) -> Iterator[Array]:
             for rows in self._batches(self._embed, pictures, size, total):
-                yield from _unit(rows) if normalize else rows
+                yield from unit(rows) if normalize else rows
 
         return self._for_each(source, answers, batch_size)
 
@@ -65,7 +65,7 @@ class Embedder(ImageTask):
         if not rows:
             raise DataError("there are no pictures to encode")
         vectors = np.concatenate(rows)
-        return _unit(vectors) if normalize else vectors
+        return unit(vectors) if normalize else vectors
 
     def features(self, sources: Any, *, batch_size: int = BATCH) -> list[Array]:
         """Feature maps at several depths of the network, the finest first.
@@ -109,9 +109,3 @@ class Embedder(ImageTask):
         if last is None:
             raise ConfigError(f"{self.architecture} has no feature maps")
         return lambda batch: (last(batch),)
-
-
-def _unit(vectors: Array) -> Array:
-    """Each row at length 1; zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))

@@ -46,7 +46,7 @@ class ImageTask:
         *,
         architecture: str,
         config: Any,
-        preprocess: Preprocess,
+        preprocess: Any,
         card: Card,
         report: Report | None = None,
     ) -> None:
@@ -132,7 +132,7 @@ class ImageTask:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
         with progress(total=total, what="predicting", unit="pictures") as bar:
-            for arrays in _read_ahead(self.preprocess, pictures, batch_size):
+            for arrays in read_ahead(self.preprocess, pictures, batch_size):
                 with inference_mode():
                     batch = Tensor(np.stack(arrays)).to(device=self.device, dtype=self.module.dtype)
                     result = function(batch)
@@ -165,6 +165,12 @@ def softmax(logits: Array) -> Array:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
+def unit(vectors: Array) -> Array:
+    """Each row at length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
+
+
 def is_stream(source: Any) -> bool:
     """Whether it yields pictures; an open file is an iterator too, and is one picture."""
     return isinstance(source, Iterator) and not hasattr(source, "read")
@@ -186,7 +192,7 @@ def _as_arrays(result: Any) -> Any:
     return np.asarray(result.cpu().array, np.float32)
 
 
-def _read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> Iterator[list[T]]:
+def read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> Iterator[list[T]]:
     """Lists of `size` results; threads work on the next list while the last is used."""
     iterator = iter(items)
     workers = min(4, os.cpu_count() or 1)
@@ -214,11 +220,12 @@ def preprocess_of(loaded: Loaded) -> Preprocess:
 
 
 def _published_preprocess(loaded: Loaded) -> Preprocess:
-    """What the model's own files say; then the registry; then the ImageNet habit."""
+    """What the model's own files say; then the registry; then the ImageNet habit, at its size."""
     if loaded.processor is not None:
         return Preprocess.from_config(loaded.processor, "preprocessor_config.json")
     if loaded.preprocess is not None:
         return Preprocess(**dict(loaded.preprocess))
     if isinstance(loaded.published.get("pretrained_cfg"), Mapping):
         return Preprocess.from_config(loaded.published, "config.json")
-    return Preprocess()
+    size = getattr(loaded.config, "image_size", None)
+    return Preprocess() if size is None else Preprocess().with_size(size)

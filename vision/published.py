@@ -33,6 +33,21 @@ TRANSFORMERS_COMMON = frozenset(
     )
 )
 
+# fmt: off
+#: Keys that transformers wrote into parts of a configuration until 2022: how text is generated,
+#: which encoders never do, and switches of training.
+TRANSFORMERS_DUMPED = frozenset((
+    "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "decoder_start_token_id",
+    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_scores", "prefix", "remove_invalid_values",
+    "repetition_penalty", "return_dict_in_generate", "sep_token_id", "suppress_tokens",
+    "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder",
+    "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "typical_p", "use_bfloat16",
+))
+# fmt: on
+
 #: Keys beside `model_args` and `pretrained_cfg` that timm writes.
 TIMM_COMMON = frozenset(
     (
