@@ -37,6 +37,7 @@ MARKER = "bestiary"  # the key of config.json that tells our own saved models
 _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
+    "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }
 FEATURES = "image-feature-extraction"
 
@@ -170,7 +171,7 @@ def _task_name(loaded: Loaded, options: _Options, wanted: str | None) -> str:
         return wanted
     if classes == 0:
         return FEATURES
-    saved_so = MARKER in loaded.published and loaded.card.task == FEATURES
+    saved_so = loaded.card.task == FEATURES != loaded.architecture.task
     return FEATURES if saved_so and options.num_classes is None else own
 
 
