@@ -54,10 +54,9 @@ class WorkerTraceback(Exception):
 class ProcessRunner:
     """One worker process, as its thread sees it."""
 
-    def __init__(self, number: int, count: int, payload: list[Any], name: str) -> None:
+    def __init__(self, number: int, count: int, payload: list[Any]) -> None:
         self.number = number
         self._where = f"worker process {number + 1} of {count}"
-        self._dataset = name
         self._payload: list[Any] | None = payload
         self._sending = threading.Lock()
         context = multiprocessing.get_context("spawn")
@@ -184,7 +183,7 @@ def start_processes(
     try:
         with _one_thread_each():
             for number in range(count):
-                runners.append(ProcessRunner(number, count, payload, reader.name))
+                runners.append(ProcessRunner(number, count, payload))
     except BaseException:
         end_processes(runners)
         release_processes(runners)

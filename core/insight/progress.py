@@ -48,7 +48,6 @@ class Progress(Generic[T]):
         self.done: float = 0
         self._note = ""
         self._file = sys.stderr if file is None else file
-        self._delay = delay
         # In a program without a console (pythonw) there is no stderr at all.
         self._on = self._file is not None and (_wanted() if enabled is None else enabled)
         self._start = time.monotonic()

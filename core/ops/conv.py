@@ -260,14 +260,14 @@ def conv2d_input_grad(
                     columns = xp.matmul(part, by).reshape(
                         samples.stop - samples.start, lines.stop - lines.start, ow, *kernel, cg
                     )
-                    _add_patches(columns, into[samples], lines, oh, stride, padding, dilation)
+                    _add_patches(columns, into[samples], lines, stride, padding, dilation)
     if bias is not None:
         out += bias
     return _nchw(out)
 
 
 def _add_patches(
-    columns: Any, out: Any, lines: slice, oh: int, stride: Pair, padding: Padding, dilation: Pair
+    columns: Any, out: Any, lines: slice, stride: Pair, padding: Padding, dilation: Pair
 ) -> None:
     """Add patches (B, lines, OW, KH, KW, C) where they came from, in (B, H, W, C)."""
     _, h, w, _ = out.shape

@@ -85,7 +85,7 @@ def _(g, shapes, n, axis, norm):
 # -- arguments ---------------------------------------------------------------------------------
 
 
-def _complex(name: str, x: Tensor) -> Tensor:
+def _complex(x: Tensor) -> Tensor:
     if x.dtype.kind == "c":
         return x
     wide = x.dtype == dtypes.float64
@@ -127,7 +127,7 @@ def _resized(x: Any, axis: int, n: int) -> Any:
 
 def _many(name: str, x: Tensor, s: Sizes, axes: Sizes, norm: str, inverse: bool) -> Tensor:
     places, sizes = _places(name, x, s, axes, norm)
-    x = _complex(name, x)
+    x = _complex(x)
     for place, n in zip(places, sizes or (), strict=bool(sizes)):
         x = _resized(x, place, n)
     return _transform(x, axes=places, norm=norm, inverse=inverse) if places else x
@@ -198,7 +198,7 @@ def irfftn(x: Tensor, /, *, s: Sizes = None, axes: Sizes = None, norm: str = "ba
     places, sizes = _places("irfftn", x, s, axes, norm)
     last = places[-1]
     n = 2 * (x.shape[last] - 1) if sizes is None else sizes[-1]
-    x = _complex("irfftn", x)
+    x = _complex(x)
     for place, size in zip(places[:-1], (sizes or ())[:-1], strict=bool(sizes)):
         x = _resized(x, place, size)
     x = _resized(x, last, n // 2 + 1)

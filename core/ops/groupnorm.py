@@ -73,7 +73,7 @@ def _group_norm(
 
 
 @_group_norm.backward
-def _(g, x, weight, bias, out, groups, needs):
+def _(g, x, weight, bias, out, groups):
     return group_norm_backward(g[0], x, out[1], out[2], weight, groups=groups)
 
 

@@ -204,7 +204,7 @@ def write_item(xp: Any, x: Tensor, value: Tensor, *indices: Tensor, layout: Layo
 
 
 @write_item.backward
-def _(g, shapes, indices, layout, needs):
+def _(g, indices, layout, needs):
     first = second = None
     if needs[0]:
         first = erase_item(g, *indices, layout=layout)

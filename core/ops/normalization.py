@@ -39,14 +39,6 @@ def channel_rows(x: Any) -> Any:
     return flat_rows(last) if last.flags.c_contiguous else None
 
 
-def like_channel_rows(rows: Any, shape: tuple[int, ...]) -> Any:
-    """(rows, C) seen as `shape`, (B, C, ...): the inverse of `channel_rows`."""
-    if len(shape) == 2:
-        return rows.reshape(shape)
-    last = rows.reshape(shape[0], *shape[2:], shape[1])
-    return last.transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
-
-
 def per_channel(v: Any, ndim: int) -> Any:
     """(C,) shaped so that it is broadcast along axis 1."""
     return v if ndim == 2 else v.reshape((-1,) + (1,) * (ndim - 2))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 
-def _pool_length(n: int, kernel: int, stride: int, padding: int, reach: int, ceil: bool) -> int:
+def _pool_length(n: int, stride: int, padding: int, reach: int, ceil: bool) -> int:
     room = n + 2 * padding - reach
     length = (-(-room // stride) if ceil else room // stride) + 1
     if ceil and (length - 1) * stride >= n + padding:
@@ -50,7 +50,7 @@ def _geometry(
     for n, k, s, p, d in zip(x.shape[2:], kernel, steps, border, spread, strict=True):
         if 2 * p > k:
             raise ConfigError(f"{where}: padding {border} exceeds half the kernel {kernel}.")
-        length = _pool_length(n, k, s, p, d * (k - 1) + 1, ceil_mode)
+        length = _pool_length(n, s, p, d * (k - 1) + 1, ceil_mode)
         if length < 1:
             raise ShapeError(
                 f"{where}: a window of {kernel} does not fit the image {tuple(x.shape)} with "

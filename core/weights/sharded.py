@@ -140,15 +140,6 @@ def read_index(path: FilePath, available: Collection[str] | None = None) -> Shar
     return parse_index(raw, source.path, available)
 
 
-def shard_names(path: FilePath) -> list[str]:
-    """The files that an index needs, sorted: plain names in the folder of the index.
-
-    Raises:
-        WeightsError: see `parse_index`.
-    """
-    return read_index(path).files
-
-
 class ShardedWeights(LazyWeights):
     """The tensors of all shards of an index; opening reads the headers, and no values.
 

@@ -22,7 +22,6 @@ from .torch_values import TABLE, Storage, StorageType, tensor
 from .zip_reader import data_offset, read_directory, refused
 
 MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 _WINDOW = 1 << 20
 _MAX_STORAGES = 1_000_000
