@@ -13,6 +13,7 @@ from .published import (
     number_of_labels,
     refuse_unknown,
 )
+from .vit_layouts import class_of
 
 NAME = "ConvNeXt"
 
@@ -32,13 +33,13 @@ TIMM: dict[str, Any] = {
     f"{_MLP}fc2.weight": _matrix(f"{_MLP}fc2.weight"),
 }
 TRANSFORMERS: dict[str, Any] = {"classifier.{rest}": "head.fc.{rest}"}
-for _prefix in ("convnext", "convnextv2"):
-    _old, _new = f"{_prefix}.encoder.stages.{{}}.", "stages.{}."
+for _prefix in ("convnext.", "convnextv2.", ""):  # models without a head have none
+    _old, _new = f"{_prefix}encoder.stages.{{}}.", "stages.{}."
     _layer, _block = f"{_old}layers.{{}}.", f"{_new}blocks.{{}}."
     TRANSFORMERS |= {
-        f"{_prefix}.embeddings.patch_embeddings.{{rest}}": "stem.0.{rest}",
-        f"{_prefix}.embeddings.layernorm.{{rest}}": "stem.1.{rest}",
-        f"{_prefix}.layernorm.{{rest}}": "head.norm.{rest}",
+        f"{_prefix}embeddings.patch_embeddings.{{rest}}": "stem.0.{rest}",
+        f"{_prefix}embeddings.layernorm.{{rest}}": "stem.1.{rest}",
+        f"{_prefix}layernorm.{{rest}}": "head.norm.{rest}",
         f"{_old}downsampling_layer.{{rest}}": f"{_new}downsample.{{rest}}",
         f"{_layer}layer_scale_parameter": f"{_block}gamma",
         f"{_layer}dwconv.{{rest}}": f"{_block}conv_dw.{{rest}}",
@@ -61,6 +62,9 @@ def from_transformers(published: dict[str, Any]) -> dict[str, Any]:
     stages = len(given.get("depths", (3, 3, 9, 3)))
     expect(published, NAME, num_stages=(stages,))
     second = published.get("model_type") == "convnextv2"
+    name = "ConvNextV2" if second else "ConvNext"
+    known = (f"{name}ForImageClassification", f"{name}Model")
+    head = class_of(published, known, known[0]) == known[0]
     return {
         **given,
         "kernel_sizes": (7,) * stages,
@@ -68,7 +72,7 @@ def from_transformers(published: dict[str, Any]) -> dict[str, Any]:
         "layer_scale": not second and published.get("layer_scale_init_value", 1e-6) > 0,
         "use_grn": second,
         "in_channels": published.get("num_channels", 3),
-        "num_classes": number_of_labels(published),
+        "num_classes": number_of_labels(published) if head else 0,
     }
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 from ..core.errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "assets" / "labels"
-_FILES = {"imagenet-1k": "imagenet1k.json", "cifar-10": "cifar10.json"}
+_FILES = {
+    "imagenet-1k": "imagenet1k.json",
+    "cifar-10": "cifar10.json",
+    "coco-91": "coco91.json",
+}
 
 
 @cache
@@ -23,7 +27,7 @@ def _read(name: str) -> dict[str, list[str]]:
 
 
 def label_names(name: str) -> list[str]:
-    """The class names of "imagenet-1k" or "cifar-10", in the order of their numbers.
+    """The class names of "imagenet-1k", "cifar-10" or "coco-91", in the order of their numbers.
 
     "imagenet-1k-background" has that class first, as TensorFlow counts.
 

@@ -15,6 +15,7 @@ from . import timm
 from .mobile_blocks import ACTIVATIONS, Row, Style, round_channels
 from .mobile_network import MobileConfig, MobileNetwork, Table, scaled
 from .published import TRANSFORMERS_COMMON, expect, flags, number_of_labels, real, refuse_unknown
+from .vit_layouts import class_of
 
 NAME = "MobileNetV2"
 STEM, FEATURES = 32, 1280
@@ -98,8 +99,9 @@ FLAT = dict(TORCHVISION)  # of implementations older than torchvision's
 
 def _add(old: str, new: str, conv: str, norm: str) -> None:
     """One convolution of transformers and its norm."""
-    TRANSFORMERS[f"mobilenet_v2.{old}.convolution.{{rest}}"] = f"{new}{conv}.{{rest}}"
-    TRANSFORMERS[f"mobilenet_v2.{old}.normalization.{{rest}}"] = f"{new}{norm}.{{rest}}"
+    for prefix in ("mobilenet_v2.", ""):  # models without a head have none
+        TRANSFORMERS[f"{prefix}{old}.convolution.{{rest}}"] = f"{new}{conv}.{{rest}}"
+        TRANSFORMERS[f"{prefix}{old}.normalization.{{rest}}"] = f"{new}{norm}.{{rest}}"
 
 
 def _number(old: str, new: str, nested: bool) -> None:
@@ -157,8 +159,13 @@ def from_transformers(published: dict[str, Any]) -> Config:
         "first_skip": False,
     }
     given |= {own[key]: value for key, value in published.items() if key in own}
-    channels = published.get("num_channels", 3)
-    return Config(**given, in_channels=channels, num_classes=number_of_labels(published))
+    known = ("MobileNetV2ForImageClassification", "MobileNetV2Model")
+    head = class_of(published, known, known[0]) == known[0]
+    return Config(
+        **given,
+        in_channels=published.get("num_channels", 3),
+        num_classes=number_of_labels(published) if head else 0,
+    )
 
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -98,6 +98,7 @@ TIMM: dict[str, tuple[Build, str, dict[str, object]]] = {
         {"depths": [1, 2, 1, 1], "dims": [12, 20, 24, 40]},
     ),
 }
+WITHOUT_HEAD = ("mobilenet-v2-transformers-dilated", "convnext-transformers-v2")
 LABELS = {i: f"kind {i}" for i in range(6)}
 TRANSFORMERS: dict[str, tuple[str, dict[str, object]]] = {
     "mobilenet-v2-transformers": (
@@ -195,10 +196,14 @@ def from_transformers() -> None:
         config = getattr(transformers, f"{kind}Config")(
             **settings, id2label=LABELS, label2id={v: k for k, v in LABELS.items()}
         )
-        model = getattr(transformers, f"{kind}ForImageClassification")(config)
-        model = rounded(model, 40 + seed)
+        head = name not in WITHOUT_HEAD
+        model_class = f"{kind}ForImageClassification" if head else f"{kind}Model"
+        model = rounded(getattr(transformers, model_class)(config), 40 + seed)
         half(model).save_pretrained(folder)
-        arrays = outputs(model, lambda x, m=model: m.base_model(x).last_hidden_state)
+        if not head:  # what a head would see takes the place of logits
+            model.register_forward_hook(lambda _, args, output: output.pooler_output)
+        # forward itself calls no hooks
+        arrays = outputs(model, lambda x, m=model.base_model: m.forward(x).last_hidden_state)
         common.save(folder / "reference.safetensors", arrays, meta)
 
 

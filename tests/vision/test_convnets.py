@@ -26,6 +26,7 @@ from bestiary.vision.embedder import Embedder
 from bestiary.vision.mobile_blocks import Conv2dSame, Row, round_channels
 from bestiary.vision.mobile_network import deepened, scaled
 from bestiary.vision.mobilenet_v2 import FLAT, TORCHVISION
+from bestiary.vision.tasks import ImageClassifier
 
 DATA = Path(__file__).parent.parent / "references" / "data"
 FAMILIES = ("mobilenet-v2", "mobilenet-v3", "efficientnet", "convnext")
@@ -184,6 +185,7 @@ def test_another_head_or_none_and_saved_again(folder: str, tmp_path: Path) -> No
         assert changed.module(x[:, :1]).shape == (x.shape[0], 9)
         again = load(task.save(tmp_path))
         np.testing.assert_array_equal(again.module(x).array, task.module(x).array)
+        assert isinstance(task, Embedder if task.config.num_classes == 0 else ImageClassifier)
         encoder = load(DATA / folder, task="image-feature-extraction")
         assert isinstance(encoder, Embedder)
         np.testing.assert_array_equal(encoder.module.embed(x).array, task.module.embed(x).array)
@@ -306,6 +308,11 @@ def changed(folder: str, tmp_path: Path, **changes: Any) -> Path:
         ("mobilenet-v2-transformers", {"output_stride": 4}, ["output_stride=4"]),
         ("mobilenet-v2-transformers", {"first_layer_is_expansion": False}, ["first_layer"]),
         ("mobilenet-v2-transformers", {"use_se": True}, ["use_se=True"]),
+        (
+            "mobilenet-v2-transformers",
+            {"architectures": ["MobileNetV2ForSemanticSegmentation"]},
+            ["SemanticSegmentation", "ImageClassification"],
+        ),
         ("mobilenet-v3-timm-small", {"model_args": {"head_bias": False}}, ["head_bias=False"]),
         ("mobilenet-v3-timm-small", {"img_depth": 3}, ["img_depth=3"]),
         ("efficientnet-timm", {"model_args": {"depth_multiplier": [1, 2]}}, ["2 factors", "7"]),
