@@ -195,8 +195,12 @@ def _fitted(result: Any, shape: tuple[int, ...], dtype: dtypes.DType, on_tensors
         result = Tensor(result) if on_tensors else result
     if result.shape != shape:
         result = sum_to(result, shape)
-    if result.dtype is not dtype and result.dtype != dtypes.widened(dtype):
-        result = _cast(result, dtype)
+    if result.dtype is not dtype:
+        array = result.array if isinstance(result, Tensor) else result
+        if isinstance(array, (np.ndarray, np.generic)):
+            dtype = dtypes.widened(dtype)  # a GPU computes in halves, the CPU does not
+        if result.dtype != dtype:
+            result = _cast(result, dtype)
     return np.asarray(result) if isinstance(result, np.generic) else result
 
 
@@ -267,12 +271,11 @@ def _rounded(g: Any, dtype: dtypes.DType) -> Tensor:
     return tensor if tensor.dtype == dtype else astype(tensor, dtype=dtype)
 
 
-def _cast(g: Any, dtype: dtypes.DType) -> Any:
-    """A gradient in the dtype in which the walk carries those of `dtype`: float32 for halves."""
-    target = dtypes.widened(dtype)
+def _cast(g: Any, target: dtypes.DType) -> Any:
+    """A gradient in another dtype; one of a real value is real."""
     if g.dtype.kind == "c" and target.kind != "c":
         g = real(g)
-    if g.dtype == target or g.dtype == dtype:
+    if g.dtype == target:
         return g
     return astype(g, dtype=target) if isinstance(g, Tensor) else g.astype(target)
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from bestiary.core.devices import Backend, Device, register_backend, unregister_backend
 
 NAMES = json.loads((Path(__file__).parent / "cupy_names.json").read_text())
 DEVICE = Device("fake")
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class FakeArray:
@@ -193,8 +195,13 @@ class _UFunc:
         if unknown:
             raise TypeError(f"cupy.{self.__name__} has no parameter {sorted(unknown)}")
         bare = _bare(args, f"cupy.{self.__name__}")
-        self._check_loop([a.dtype for a in bare if isinstance(a, (np.ndarray, np.generic))])
+        arrays = [a for a in bare if isinstance(a, (np.ndarray, np.generic))]
+        self._check_loop([a.dtype for a in arrays])
         result = self.function(*bare, **_bare(kwargs))
+        if self.__name__ == "matmul" and {a.dtype for a in arrays} == {_BFLOAT16}:
+            if result.ndim > 2:
+                raise TypeError("cupy.matmul: stacks of matrices cannot be bfloat16")
+            result = result.astype(_BFLOAT16)  # NumPy gives float32
         out = kwargs.get("out")
         return out if isinstance(out, FakeArray) else _wrapped(result)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from fake_device import fake_device
 from rows import Row, all_rows
-from test_ops import arrays_of, by_row, call, forward_backward
+from test_ops import DEVICES, accelerator, arrays_of, by_row, call, forward_backward
 
 import bestiary as bt
 from bestiary.core import autocast as module
+from bestiary.core.nn import functional as F
 from bestiary.core.op import REGISTRY, Op
 from bestiary.core.state import observing, state
 
@@ -85,6 +86,35 @@ def test_on_the_stand_in_for_a_gpu(row: Row) -> None:
                 outs, found = forward_backward(row, arrays, sample.constants, device)
             for x in (*outs, *(g for g in found if g is not None)):
                 assert x.device == device
+
+
+@pytest.mark.parametrize("device_name", DEVICES)
+def test_the_backward_pass_on_a_gpu_multiplies_halves(device_name: str) -> None:
+    """A gradient that comes from float32 must not make the products below it float32 too."""
+    # Not bfloat16, some of whose arithmetic NumPy widens behind the stand-in.
+    dtype = bt.float16
+    seen: dict[str, set[str]] = {}
+
+    def watch(op: Any, operands: Any, constants: Any, run: Callable[[], Any]) -> Any:
+        if state.backward:
+            seen.setdefault(op.name, set()).update(operand_dtypes(op, operands))
+        return run()
+
+    with accelerator(device_name) as device:
+        rng = np.random.default_rng(0)
+        shapes = (4, 5), (3, 5), (2, 3)
+        x, w, v = (bt.Tensor(rng.normal(size=s).astype("f4")).to(device) for s in shapes)
+        for leaf in (x, w, v):
+            leaf.requires_grad_()
+        with bt.autocast(dtype):
+            logits = F.linear(F.relu(F.linear(x, w)), v)
+            loss = F.cross_entropy(logits, bt.asarray([0, 1, 0, 1]).to(device))
+        with observing(watch):
+            found = bt.grad(loss, (x, w, v))
+    assert {str(g.dtype) for g in found} == {"float32"}
+    for name in ("linear_input_grad", "linear_weight_grad", "relu_backward"):
+        assert seen[name] == {str(dtype)}, name
+    assert seen["cross_entropy_backward"] == {"float32", "float64"}
 
 
 def test_the_lists_name_operations() -> None:
