@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 
 from ..core.errors import HubError
 from ..core.paths import atomic, home
-from .settings import current
+from .settings import current, is_true
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
@@ -195,8 +196,12 @@ class Storage:
         """The lock of a blob: the one that other tools take for it too."""
         return self.cache_dir / ".locks" / self.name / f"{digest}.lock"
 
-    def link(self, commit: str, name: str, digest: str) -> Path:
-        """Let a commit's file be the blob; where there are no links, the blob is moved there."""
+    def link(self, commit: str, name: str, digest: str, *, several: bool = False) -> Path:
+        """Let a commit's file be the blob; where there are no links, the blob is moved there.
+
+        Args:
+            several: others want the blob too: it is copied, then.
+        """
         path = self.snapshot(commit).joinpath(*check_name(name).split("/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         blob = self.blob(digest)
@@ -205,11 +210,13 @@ class Storage:
             return path
         path.unlink(missing_ok=True)
         try:
+            if is_true("HF_HUB_DISABLE_SYMLINKS"):
+                raise OSError
             os.symlink(target, path)
         except FileExistsError:  # another process, a moment ago
             pass
         except OSError:  # Windows without the right to make links
-            os.replace(blob, path)
+            shutil.copyfile(blob, path) if several else os.replace(blob, path)
         return path
 
     # -- what the hub said of a commit ------------------------------------------------------

@@ -298,8 +298,9 @@ def _transfer(web: Web, storage: Storage, plan: list[Wanted], quiet: bool, verif
         try:
             for wanted in blobs.values():
                 fetch_blob(web, storage, wanted, bar.update, verify=verify)
-            for wanted in plan:
-                storage.link(wanted.commit, wanted.name, wanted.digest)
+            for number, wanted in enumerate(plan):
+                several = any(later.digest == wanted.digest for later in plan[number + 1 :])
+                storage.link(wanted.commit, wanted.name, wanted.digest, several=several)
         except OSError as error:
             if error.errno in FULL:
                 raise disk_full(storage.cache_dir, total, storage.repo) from None

@@ -124,15 +124,15 @@ def current() -> Settings:
         "cache_dir": _cache_dir(),
         "offline": offline,
         "offline_by": by,
-        "token": False if _is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") else None,
-        "xet": not _is_true("HF_HUB_DISABLE_XET"),
+        "token": False if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") else None,
+        "xet": not is_true("HF_HUB_DISABLE_XET"),
         "timeout": timeout,
         "connect": min(3.5, _seconds("HF_HUB_ETAG_TIMEOUT", 3.5)),
         "deadline": 60.0,
         "minimum_rate": 1000.0,
         "stall": 30.0,
         "verify": False,
-        "bars": not _is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
+        "bars": not is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
     }
     found.update(_configured)
     if "offline" in _configured:
@@ -141,7 +141,8 @@ def current() -> Settings:
     return Settings(**found)
 
 
-def _is_true(variable: str) -> bool:
+def is_true(variable: str) -> bool:
+    """Whether a variable of the environment says yes, as the Hugging Face tools read it."""
     return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
@@ -149,7 +150,7 @@ def _offline() -> tuple[bool, str]:
     # As in huggingface_hub: the second one counts where the first is not set.
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable):
-            return _is_true(variable), f"{variable}={os.environ[variable]}"
+            return is_true(variable), f"{variable}={os.environ[variable]}"
     return False, ""
 
 

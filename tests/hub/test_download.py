@@ -191,6 +191,28 @@ def test_listing_is_asked_once(hub):
     assert listing(REPO) == (commit, files) and not hub.log
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_folders_spaces_empty_and_equal_files(hub, folder, own_cache, monkeypatch, links):
+    if not links:  # as on Windows without the right to make them
+        monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (folder / "1_Pooling").mkdir()
+    names = ["1_Pooling/config.json", "a ü#%.json", "empty.txt"]
+    for name in names:
+        (folder / name).write_bytes(b"{}" if name.endswith("json") else b"")
+    found = fetch(REPO, [*FILES, *names])
+    for name in [*FILES, *names]:
+        assert found.files[name].read_bytes() == (folder / name).read_bytes()
+        assert found.files[name].is_symlink() is links
+    assert found.records["empty.txt"].digest == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert len(hub.bodies(".json")) == 2  # the equal ones came once
+    hub.forget()
+    assert fetch(REPO, [*FILES, *names]) == found and not hub.log
+    damage(found.files[FILES[1]], b"short")
+    assert cached(REPO, filenames=FILES) is None
+    assert fetch(REPO, FILES).files[FILES[1]].stat().st_size == 200_080
+    assert not [v for v in verify() if v.problem]
+
+
 # -- row 24: wrong bytes on the way ---------------------------------------------------------------
 
 
