@@ -18,6 +18,7 @@ from ..core.nn import Module, init
 from . import licences, limits
 from .card import Card, card_of
 from .choice import weights_in
+from .published import Origin, origin_of, remember
 from .registry import (
     Architecture,
     Entry,
@@ -245,12 +246,16 @@ def from_folder(
     published = read_json(path)
     marker = published.get(MARKER)
     if isinstance(marker, dict):
-        architecture, layout = architecture_by_name(str(marker.get("architecture"))), "native"
+        architecture = architecture_by_name(str(marker.get("architecture")))
+        layout = str(marker.get("layout", "native"))
+        published = {key: value for key, value in published.items() if key != MARKER}
     elif architecture is None:
         found = architecture_of_config(published)
         architecture, layout = found if found is not None else (None, "")
     else:
         layout = (architecture_of_config(published) or (None, "native"))[1]
+    if architecture is not None and layout not in architecture.layouts:
+        raise HubError(f"{architecture.name} has no layout {layout!r}", layout=layout)
     if architecture is None:
         family = published.get("model_type") or published.get("architecture") or marker
         raise HubError(
@@ -269,8 +274,9 @@ def from_folder(
         ) from error
     weights = _weights_in(folder, options) if options.weights else None
     detect = architecture.layouts[layout].detect
+    shapes = _shapes_in(weights) if weights is not None else {}
     if weights is not None and detect is not None:
-        config = detect(config, _names_in(weights))
+        config = detect(config, list(shapes))
     original = config
     config = _adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"
@@ -284,6 +290,9 @@ def from_folder(
         module = _untrained(architecture, config, str(path))
         report = Report(source="nothing: untrained")
     same_head = getattr(config, "num_classes", None) == getattr(original, "num_classes", None)
+    processing = read_json(processor) if processor.is_file() else None
+    if weights is not None:
+        remember(module, Origin(layout, published, shapes, processing))
     return Loaded(
         module,
         architecture,
@@ -291,7 +300,7 @@ def from_folder(
         card,
         report,
         published=published,
-        processor=read_json(processor) if processor.is_file() else None,
+        processor=processing,
         labels=_labels(published) if same_head else None,
         folder=folder,
     )
@@ -314,8 +323,6 @@ def _config_of(
         return architecture.config(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         )
-    if layout not in architecture.layouts:
-        raise HubError(f"{architecture.name} has no layout {layout!r}", layout=layout)
     translate = architecture.layouts[layout].config
     if translate is None:
         raise HubError(f"{architecture.name}: the layout {layout!r} carries no configuration")
@@ -344,11 +351,11 @@ def _weights_in(folder: Path, options: _Options) -> Path:
     return folder / chosen
 
 
-def _names_in(path: Path) -> list[str]:
+def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     from ..core.weights import open_weights
 
     with open_weights(path) as file:
-        return list(file)
+        return {name: info.shape for name, info in file.infos().items()}
 
 
 # -- filling a module ------------------------------------------------------------------------
@@ -464,6 +471,7 @@ def with_new_head(
         part.reset_parameters()
         state.update({f"{head}.{name}": v.array for name, v in part.state_dict().items()})
     copied.load_state_dict(state, assign=True)
+    remember(copied, origin_of(module))
     return copied, changed
 
 

@@ -153,12 +153,15 @@ class Layout:
         join: our name -> the (renamed) names whose tensors are put one below the other.
         detect: what config.json does not say and the names in the file do: gives the Config
             anew, of a Config and these names.
+        publish: the reverse of `config`, for models that were not loaded from such a file, so that
+            they are saved as this publisher's; None where the Config alone does not tell.
     """
 
     rename: Mapping[str, Any] = field(default_factory=dict)
     config: Callable[[dict[str, Any]], Any] | None = None
     join: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     detect: Callable[[Any, Collection[str]], Any] | None = None
+    publish: Callable[[Any], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,23 @@ def join(state: dict[str, Any], table: Mapping[str, tuple[str, ...]]) -> None:
     """Put the arrays of each group below one another, in place."""
     for new, members in groups(state, table).items():
         state[new] = np.concatenate([state.pop(name) for name in members])
+
+
+def inverted(names: Iterable[str], table: Mapping[str, Any]) -> dict[str, str] | None:
+    """Our names -> the names in a file that the table renames to them; None if there are none.
+
+    Tables whose arrays are changed on the way have no inverse here.
+    """
+    found: dict[str, str] = {}
+    for new in names:
+        for pattern, target in table.items():
+            match = _compiled(target).fullmatch(new) if isinstance(target, str) else None
+            old = _filled(pattern, match) if match is not None else ""
+            if old and renamed([old], table).get(old) == (new, None):
+                found[new] = old
+                break
+        else:
+            if renamed([new], table).get(new) != (new, None):
+                return None
+            found[new] = new
+    return found if len(set(found.values())) == len(found) else None

@@ -1,4 +1,4 @@
-"""Saving a model as a folder that `bt.load` opens again."""
+"""Saving a model as a folder that `bt.load` opens again, and others where they know its kind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 
 from ..core.nn import Module
 from ..core.paths import atomic
-from ..core.weights import save_file
+from ..core.weights import save_sharded
+from ..core.weights.sharded import MAX_SHARD_BYTES
 from .card import Card
+from .converting import METADATA
 from .loading import MARKER
+from .published import form_of, origin_of, processor_of
+from .registry import architecture_by_name
 
 
 def save_model(
@@ -25,11 +29,18 @@ def save_model(
     labels: Sequence[str] | None = None,
     processor: Mapping[str, Any] | None = None,
     dtype: Any = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Path:
-    """Write config.json, model.safetensors, preprocessor_config.json and README.md.
+    """Write config.json, the weights, preprocessor_config.json and README.md.
+
+    A model that came from a repository of transformers or timm is written as these do, where it
+    is still one of theirs. The weights are `model.safetensors`, or shards with an index if they
+    are larger than `max_shard_bytes`.
 
     Args:
         config: the architecture's Config, a dataclass of JSON values.
+        card: the README; its parameters are counted if it does not say.
+        labels: names of the classes, in the order of the outputs.
         processor: how raw input is prepared.
         dtype: of the stored weights, such as "float16"; as they are unless given.
 
@@ -44,22 +55,40 @@ def save_model(
     if dtype is not None:
         wanted = as_dtype(dtype)
         arrays = {n: a.astype(wanted) if a.dtype in FLOATS else a for n, a in arrays.items()}
-    save_file(arrays, target / "model.safetensors", metadata={"format": "np"})
+    known, origin = architecture_by_name(architecture), origin_of(module)
+    form = form_of(known, config, arrays, origin, labels) if known is not None else None
+    written = arrays if form is None else form.arrays
+    save_sharded(written, target, max_shard_bytes=max_shard_bytes, metadata=METADATA)
     if processor is not None:
+        if form is not None:
+            processor = processor_of(origin, processor)
         _write_json(target / "preprocessor_config.json", dict(processor))
+    if card.parameters is None:
+        card = dataclasses.replace(card, parameters=sum(p.size for p in module.parameters()))
     with atomic(target / "README.md") as part:
         part.write_text(card.markdown(), encoding="utf-8")
-    published: dict[str, Any] = {
-        MARKER: {
-            "architecture": architecture,
-            "config": dataclasses.asdict(config),
-            "card": card.to_dict(),
-        }
+    marker: dict[str, Any] = {
+        "architecture": architecture,
+        "config": dataclasses.asdict(config),
+        "card": card.to_dict(),
     }
-    if labels is not None:
+    published = dict(form.published) if form is not None else {}
+    if form is not None:
+        marker["layout"] = form.layout
+        for key in {"dtype", "torch_dtype"} & set(published):
+            published[key] = _dtype_of(written)
+    elif labels is not None:
         published["id2label"] = {str(i): name for i, name in enumerate(labels)}
-    _write_json(target / "config.json", published)
+    _write_json(target / "config.json", {**published, MARKER: marker})
     return target
+
+
+def _dtype_of(arrays: Mapping[str, Any]) -> str:
+    """The type of most of the stored numbers."""
+    sizes: dict[str, int] = {}
+    for array in arrays.values():
+        sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + array.size
+    return max(sizes, key=lambda name: sizes[name], default="float32")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

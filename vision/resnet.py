@@ -267,6 +267,22 @@ def from_transformers(published: dict[str, Any]) -> Config:
     return Config(**given, in_channels=channels, num_classes=number_of_labels(published))
 
 
+def to_transformers(config: Config) -> dict[str, Any]:
+    """The config.json of transformers for a configuration: what `from_transformers` reads."""
+    same = ("depths", "hidden_sizes", "layer_type", "embedding_size")
+    same += ("downsample_in_first_stage", "downsample_in_bottleneck")
+    values = {key: getattr(config, key) for key in same}
+    lists = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return {
+        "architectures": ["ResNetForImageClassification"],
+        "model_type": "resnet",
+        **lists,
+        "hidden_act": "relu",
+        "num_channels": config.in_channels,
+        "id2label": {str(i): f"class {i}" for i in range(config.num_classes)},
+    }
+
+
 def from_timm(published: dict[str, Any]) -> Config:
     """The configuration that a config.json of timm says: a size by name, with changes to it."""
     args = published.get("model_args") or {}
@@ -331,7 +347,9 @@ def _entry(depth: int, parameters: int, top1: float) -> Entry:
     task="image-classification",
     layouts={
         "timm": Layout(config=from_timm),
-        "transformers": Layout(rename=TRANSFORMERS, config=from_transformers),
+        "transformers": Layout(
+            rename=TRANSFORMERS, config=from_transformers, publish=to_transformers
+        ),
     },
     model_types=("resnet",),
     architectures=(r"resnet(18|34|50|101|152)",),
