@@ -23,6 +23,14 @@ _PERMITS = frozenset(
     wtfpl zlib
     """.split()
 )
+# Listed by the hub, with conditions of their own.
+_CONDITIONS = frozenset(
+    """
+    bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m creativeml-openrail-m
+    deepfloyd-if-license gemma llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 openrail openrail++
+    other
+    """.split()
+)
 _FORBIDS = re.compile(r"(^|-)nc(-|$)|non-?commercial|research-only")
 _SECTION = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _LINE = re.compile(r"([A-Za-z_]\w*):[ \t]*(.*)")
@@ -37,6 +45,16 @@ def permits_commercial(license: str | None) -> bool | None:
     if _FORBIDS.search(name):
         return False
     return True if name in _PERMITS else None
+
+
+def hub_license(license: str | None) -> tuple[str, str | None]:
+    """A licence as the hub writes it: its identifier, and the name of one that it does not list."""
+    if not license:
+        return "unknown", None
+    name = license.strip().lower().replace("_", "-").replace(" ", "-")
+    if name in _PERMITS or name.startswith("cc-by-nc") or name in _CONDITIONS:
+        return name, None
+    return "other", license
 
 
 def front_matter(readme: Path) -> dict[str, str]:

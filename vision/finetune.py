@@ -160,6 +160,14 @@ def finetune(
             "recipe": ", ".join(f"{k} {v}" for k, v in vars(recipe).items()),
         }
     )
+    new.card.results = [
+        {
+            "name": "accuracy",
+            "value": round(report.accuracy, 4),
+            "dataset": Path(source).name,
+            "split": f"{len(held)} held-out pictures",
+        }
+    ]
     say(f"held-out accuracy {100 * report.accuracy:.1f} % ({len(held)} pictures)")
     if out is not None:
         _write(new, Path(out), history, report)
@@ -483,7 +491,8 @@ def _card(task: ImageTask, found: LabelledPictures) -> Card:
     card = replace(task.card)
     card.name = f"{task.card.name}, fine-tuned"
     card.note = f"classes: {', '.join(found.labels[:20])}"
-    card.metric = None
+    card.metric, card.results = None, []  # those were of other classes
+    card.data = found.source
     card.training = {"starting from": task.card.name}
     return card
 
