@@ -14,6 +14,7 @@ from PIL import Image
 import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError, DtypeError, HubError, ShapeError
 from bestiary.core.weights import load_file
+from bestiary.hub.cli import _run
 from bestiary.hub.loading import load
 from bestiary.hub.registry import entries, get
 from bestiary.vision.clip import Config
@@ -276,6 +277,24 @@ def test_arguments_that_make_no_sense(
 ) -> None:
     with pytest.raises(ConfigError):
         model(pictures, **arguments)
+
+
+def test_from_the_command_line(
+    tmp_path: Path, pictures: list[Image.Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    folder, path = copy_of(tmp_path / "model"), tmp_path / "a.png"
+    pictures[0].save(path)
+    arguments = ["predict", str(folder), str(path), "--json"]
+    assert _run([*arguments, "--labels", "cat, large dog ,Model", "--top", "2"]) == 0
+    answer = json.loads(capsys.readouterr().out)[str(path)]
+    assert len(answer) == 2
+    assert {row["label"] for row in answer} < {"cat", "large dog", "Model"}
+    for wrong in ([], ["--labels", " , "]):
+        assert _run([*arguments, *wrong]) == 2
+        assert "--labels" in capsys.readouterr().err
+    resnet = str(DATA / "resnet-timm-basic")
+    assert _run(["predict", resnet, str(path), "--labels", "cat"]) == 2
 
 
 def test_a_picture_that_cannot_be_read(model: ZeroShotClassifier, tmp_path: Path) -> None:
