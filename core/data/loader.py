@@ -12,6 +12,7 @@ import numpy as np
 
 from ..devices import as_device
 from ..errors import ConfigError
+from .arguments import check_arguments
 from .collate import Mover, to_tensors
 from .collate import collate as default_collate
 from .dataset import is_stream
@@ -22,7 +23,6 @@ from .samplers import (
     FixedSampler,
     RandomSampler,
     SequentialSampler,
-    check_batch_size,
 )
 from .seeding import fresh_seed
 from .workers import Pool, Runner, thread_runners
@@ -96,7 +96,7 @@ class DataLoader:
         self.persistent = persistent
         self.wait_seconds = 0.0
         self._stream = is_stream(dataset)
-        self._check(shuffle, sampler, batch_sampler, collate, seed)
+        check_arguments(self, shuffle, sampler, batch_sampler, collate, seed)
         self.collate = collate if collate is not None else default_collate
         self._seed = seed
         self.sampler: Any = None
@@ -110,51 +110,6 @@ class DataLoader:
         self._running: Position | None = None
         self._kept: list[ProcessRunner] | None = None  # persistent processes, while not in use
         self._finalizer: Any = None
-
-    def _check(
-        self,
-        shuffle: bool,
-        sampler: Any,
-        batch_sampler: Any,
-        collate: Any,
-        seed: int | None,
-    ) -> None:
-        def refuse(message: str) -> None:
-            raise ConfigError(f"DataLoader: {message}")
-
-        if self.batch_size is not None:
-            check_batch_size(self.batch_size)
-        elif self.drop_last:
-            refuse("drop_last makes no sense without batches (batch_size=None)")
-        elif collate is not None:
-            refuse("batch_size=None passes samples on as they are, so collate= is never used")
-        if self.workers < 0:
-            refuse(f"workers must not be negative, got {self.workers}")
-        if self.processes and self.workers == 0:
-            refuse("processes=True needs workers= (how many processes)")
-        if self.persistent and not self.processes:
-            refuse("persistent=True is about worker processes: add processes=True")
-        if self.prefetch < 1:
-            refuse(f"prefetch must be at least 1, got {self.prefetch}")
-        if seed is not None and seed < 0:
-            refuse(f"a seed is a number from 0 up, got {seed}")
-        if collate is not None and not callable(collate):
-            refuse(f"collate must be a function, got {type(collate).__name__}")
-        if self._stream and (shuffle or sampler is not None or batch_sampler is not None):
-            refuse(
-                f"{type(self.dataset).__name__} is a stream: its samples come in their own order, "
-                "so shuffle, sampler and batch_sampler cannot be used.\n"
-                "Shuffle inside its __iter__, with bt.data.sample_rng()."
-            )
-        if shuffle and sampler is not None:
-            refuse("shuffle=True and a sampler are two orders; give one of them")
-        if batch_sampler is not None and (
-            self.batch_size != 1 or shuffle or sampler is not None or self.drop_last
-        ):
-            refuse(
-                "batch_sampler decides everything: leave out batch_size, shuffle, sampler "
-                "and drop_last"
-            )
 
     def _samplers(self, shuffle: bool, sampler: Any, batch_sampler: Any) -> tuple[Any, Any]:
         if batch_sampler is not None:

@@ -29,6 +29,12 @@ def nhwc(x: Any) -> Any:
     return view if view.flags.c_contiguous else np.ascontiguousarray(view)
 
 
+def channels_last(x: Any) -> Any:
+    """(B, C, ...) as C-contiguous (..., C); None where that would be a copy."""
+    view = x if x.ndim == 2 else x.transpose(0, *range(2, x.ndim), 1)
+    return view if view.flags.c_contiguous else None
+
+
 def nchw(x: Any) -> Any:
     return x.transpose(0, 3, 1, 2)
 

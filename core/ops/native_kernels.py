@@ -19,232 +19,14 @@ from . import (
     gelu,
     groupnorm,
     native_conv,
+    native_norms,
     normalization,
     pool,
     rownorm,
     softmax,
 )
 from .conv import Pair
-from .native_conv import flat, nchw, nhwc, plain
-
-# -- normalisation ---------------------------------------------------------------------------------
-
-
-def _channels_last(x: Any) -> Any:
-    """(B, C, ...) as C-contiguous (..., C); None where that would be a copy."""
-    view = x if x.ndim == 2 else x.transpose(0, *range(2, x.ndim), 1)
-    return view if view.flags.c_contiguous else None
-
-
-def _as_input(rows: Any, ndim: int) -> Any:
-    return rows if ndim == 2 else rows.transpose(0, ndim - 1, *range(1, ndim - 1))
-
-
-def _batch_norm_stats(x: Any) -> Any:
-    rows = _channels_last(x) if plain(x) else None
-    if rows is None:
-        return NotImplemented
-    centre, var = native.batch_norm_stats(rows)
-    return centre.astype(np.float64), var.astype(np.float64)
-
-
-def _batch_norm(
-    x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *, eps: float
-) -> Any:
-    rows = _channels_last(x) if plain(x, weight, bias) else None
-    if rows is None:
-        return NotImplemented
-    scale = (var.astype(np.float64) + eps) ** -0.5
-    if weight is not None:
-        scale *= weight
-    shift = np.zeros(len(scale), np.float32) if bias is None else np.ascontiguousarray(bias)
-    centre = np.ascontiguousarray(mean, np.float32)
-    out = native.batch_norm_apply(rows, centre, scale.astype(np.float32), shift)
-    return _as_input(out, x.ndim)
-
-
-def _batch_norm_backward(
-    grad: Any,
-    x: Any,
-    mean: Any,
-    var: Any,
-    weight: Any = None,
-    *,
-    eps: float,
-    input_needed: bool,
-) -> Any:
-    if not plain(grad, x, weight):
-        return NotImplemented
-    rows, gs = _channels_last(x), _channels_last(grad)
-    if rows is None:
-        return NotImplemented
-    if gs is None:
-        gs = np.ascontiguousarray(grad.transpose(0, *range(2, x.ndim), 1))
-    dx, dweight, dbias = native.batch_norm_backward(
-        gs,
-        rows,
-        flat(weight),
-        mean.astype(np.float32),
-        var.astype(np.float32),
-        eps=eps,
-        needs_input=input_needed,
-    )
-    return None if dx is None else _as_input(dx, x.ndim), dweight, dbias
-
-
-def _channel_sum(x: Any, *, axis: int = 1) -> Any:
-    if not plain(x) or x.size <= normalization._SMALL:
-        return NotImplemented
-    if axis in (-1, x.ndim - 1):
-        rows = x if x.flags.c_contiguous else None
-    else:
-        rows = _channels_last(x) if axis == 1 and x.ndim > 1 else None
-    return NotImplemented if rows is None else native.channel_sum(rows)
-
-
-def _channel_sums(grad: Any, x: Any, mean: Any) -> Any:
-    rows = _channels_last(x) if plain(grad, x) else None
-    gs = None if rows is None else _channels_last(grad)
-    if rows is None or gs is None or x.size <= normalization._SMALL:
-        return NotImplemented
-    first, second = native.channel_sums(gs, rows, np.ascontiguousarray(mean, np.float32))
-    return first.astype(np.float32), second.astype(np.float32)
-
-
-def _scale_channels(x: Any, factor: Any) -> Any:
-    rows = _channels_last(x) if plain(x) else None
-    if rows is None or x.size <= normalization._SMALL:
-        return NotImplemented
-    zeros, factor = np.zeros(x.shape[1], np.float32), np.ascontiguousarray(factor, np.float32)
-    return _as_input(native.batch_norm_apply(rows, zeros, factor, zeros), x.ndim)
-
-
-def _rows(x: Any, axes: int) -> Any:
-    """(rows, D), where x is C-contiguous; None elsewhere."""
-    return normalization.flat_rows(x, axes) if x.flags.c_contiguous else None
-
-
-def _layer_norm(x: Any, weight: Any = None, bias: Any = None, *, axes: int, eps: float) -> Any:
-    rows = _rows(x, axes) if plain(x, weight, bias) else None
-    if rows is None:
-        return NotImplemented
-    out, centre, rstd = native.layer_norm(rows, flat(weight), flat(bias), eps=eps)
-    return (
-        out.reshape(x.shape),
-        centre[:, None].astype(np.float64),
-        rstd[:, None].astype(np.float64),
-    )
-
-
-def _layer_norm_backward(
-    grad: Any,
-    x: Any,
-    centre: Any,
-    rstd: Any,
-    weight: Any = None,
-    *,
-    axes: int,
-    needed: tuple[bool, bool],
-) -> Any:
-    if not plain(grad, x, weight):
-        return NotImplemented
-    rows, gs = _rows(x, axes), _rows(np.ascontiguousarray(grad), axes)
-    if rows is None:
-        return NotImplemented
-    dx, dweight, dbias = native.layer_norm_backward(
-        gs,
-        rows,
-        flat(weight),
-        centre[:, 0].astype(np.float32),
-        rstd[:, 0].astype(np.float32),
-        needs=needed,
-    )
-    shape = x.shape[x.ndim - axes :]
-    return (
-        None if dx is None else dx.reshape(x.shape),
-        None if dweight is None else dweight.reshape(shape),
-        None if dbias is None else dbias.reshape(shape),
-    )
-
-
-def _rms_norm(x: Any, weight: Any = None, *, axes: int, eps: float) -> Any:
-    rows = _rows(x, axes) if plain(x, weight) else None
-    if rows is None:
-        return NotImplemented
-    out, _, rstd = native.layer_norm(rows, flat(weight), None, eps=eps, centre=False)
-    return out.reshape(x.shape), rstd[:, None].astype(np.float64)
-
-
-def _rms_norm_backward(
-    grad: Any, x: Any, rstd: Any, weight: Any = None, *, axes: int, needed: tuple[bool, bool]
-) -> Any:
-    rows = _rows(x, axes) if plain(grad, x, weight) else None
-    if rows is None:
-        return NotImplemented
-    dx, dweight, _ = native.layer_norm_backward(
-        _rows(np.ascontiguousarray(grad), axes),
-        rows,
-        flat(weight),
-        np.zeros(len(rows), np.float32),
-        rstd[:, 0].astype(np.float32),
-        centre=False,
-        needs=needed,
-    )
-    return (
-        None if dx is None else dx.reshape(x.shape),
-        None if dweight is None else dweight.reshape(x.shape[x.ndim - axes :]),
-    )
-
-
-def _group_norm(x: Any, weight: Any = None, bias: Any = None, *, groups: int, eps: float) -> Any:
-    """Statistics of the channels of each sample, brought together for its groups."""
-    pixels = _channels_last(x) if plain(x, weight, bias) and x.ndim > 2 else None
-    if pixels is None:
-        return NotImplemented
-    b, c = x.shape[:2]
-    out = np.empty_like(pixels)
-    centres, rstds = np.empty((b, c)), np.empty((b, c))
-    shift = np.zeros(c, np.float32) if bias is None else flat(bias)
-    for i in range(b):
-        own, var = native.batch_norm_stats(pixels[i])
-        parts = own.astype(np.float64).reshape(groups, -1)
-        centre = parts.mean(1, keepdims=True)
-        spread = (var.reshape(groups, -1) + (parts - centre) ** 2).mean(1, keepdims=True)
-        centres[i] = np.broadcast_to(centre, parts.shape).reshape(-1)
-        rstds[i] = np.broadcast_to((spread + eps) ** -0.5, parts.shape).reshape(-1)
-        scale = (rstds[i] if weight is None else rstds[i] * weight).astype(np.float32)
-        native.batch_norm_apply(pixels[i], centres[i].astype(np.float32), scale, shift, out=out[i])
-    return _as_input(out, x.ndim), centres, rstds
-
-
-_SMALL_SAMPLE = 1 << 14  # elements below which all samples at once are as fast as one by one
-
-
-def _group_norm_backward(
-    grad: Any, x: Any, centre: Any, rstd: Any, weight: Any = None, *, groups: int
-) -> Any:
-    pixels = _channels_last(x) if plain(grad, x, weight) and x.ndim > 2 else None
-    gs = None if pixels is None else _channels_last(grad)
-    if pixels is None or gs is None or pixels[0].size <= _SMALL_SAMPLE:
-        return NotImplemented
-    b, c = x.shape[:2]
-    size = pixels[0, ..., 0].size
-    w = np.ones(c) if weight is None else weight.astype(np.float64)
-    out = np.empty_like(pixels)
-    dweight, dbias = np.zeros(c), np.zeros(c)
-    for i in range(b):
-        near = centre[i].astype(np.float32)
-        sums = np.stack(native.channel_sums(gs[i], pixels[i], near))
-        dbias += sums[0]
-        dweight += sums[1] * rstd[i]
-        constant, by_x = groupnorm.group_mean(sums * w, groups) / -size
-        constant, by_x = (constant * rstd[i], by_x * rstd[i] ** 3)
-        native.batch_norm_apply(
-            pixels[i], near, by_x.astype(np.float32), constant.astype(np.float32), out=out[i]
-        )
-        out[i] += gs[i] * (rstd[i] * w).astype(np.float32)
-    return _as_input(out, x.ndim), dweight.astype(np.float32), dbias.astype(np.float32)
-
+from .native_conv import channels_last, nchw, nhwc, plain
 
 # -- pooling -------------------------------------------------------------------------------------
 
@@ -252,7 +34,7 @@ def _group_norm_backward(
 def _max_pool2d(
     x: Any, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> Any:
-    rows = _channels_last(x) if plain(x) else None
+    rows = channels_last(x) if plain(x) else None
     if rows is None:
         return NotImplemented
     place: Any = {"stride": stride, "padding": padding, "dilation": dilation}
@@ -269,7 +51,7 @@ def _max_unpool(
     padding: Pair,
     dilation: Pair,
 ) -> Any:
-    rows = _channels_last(x) if plain(values, x, largest) else None
+    rows = channels_last(x) if plain(values, x, largest) else None
     if rows is None:
         return NotImplemented
     place: Any = {"stride": stride, "padding": padding, "dilation": dilation}
@@ -380,19 +162,19 @@ def register() -> None:
         (conv._conv2d, native_conv.conv2d),
         (conv.conv2d_input_grad, native_conv.conv2d_input_grad),
         (conv.conv2d_weight_grad, native_conv.conv2d_weight_grad),
-        (normalization.batch_norm_stats, _batch_norm_stats),
-        (normalization.batch_norm_train, _batch_norm),
-        (normalization.batch_norm_inference, _batch_norm),
-        (normalization.batch_norm_backward, _batch_norm_backward),
-        (normalization.channel_sum, _channel_sum),
-        (normalization.channel_sums, _channel_sums),
-        (normalization.scale_channels, _scale_channels),
-        (rownorm._layer_norm, _layer_norm),
-        (rownorm.layer_norm_backward, _layer_norm_backward),
-        (rownorm._rms_norm, _rms_norm),
-        (rownorm.rms_norm_backward, _rms_norm_backward),
-        (groupnorm._group_norm, _group_norm),
-        (groupnorm.group_norm_backward, _group_norm_backward),
+        (normalization.batch_norm_stats, native_norms.batch_norm_stats),
+        (normalization.batch_norm_train, native_norms.batch_norm),
+        (normalization.batch_norm_inference, native_norms.batch_norm),
+        (normalization.batch_norm_backward, native_norms.batch_norm_backward),
+        (normalization.channel_sum, native_norms.channel_sum),
+        (normalization.channel_sums, native_norms.channel_sums),
+        (normalization.scale_channels, native_norms.scale_channels),
+        (rownorm._layer_norm, native_norms.layer_norm),
+        (rownorm.layer_norm_backward, native_norms.layer_norm_backward),
+        (rownorm._rms_norm, native_norms.rms_norm),
+        (rownorm.rms_norm_backward, native_norms.rms_norm_backward),
+        (groupnorm._group_norm, native_norms.group_norm),
+        (groupnorm.group_norm_backward, native_norms.group_norm_backward),
         (attention._attention, _attention),
         (attention.attention_backward, _attention_backward),
         (softmax._softmax, _softmax),

@@ -10,96 +10,26 @@ is carried over them unchanged. `reverse` runs from the last step to the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..op import op
 from .activation import relu, sigmoid
-from .elementwise import where
 from .linalg import matmul
-from .shape import matrix_transpose, stack
+from .normalization import flat_rows
+from .scans import (
+    StateGradient,
+    gate_parts,
+    kept,
+    sigmoid_in_place,
+    states_before,
+    time_order,
+    unrolled,
+)
+from .shape import matrix_transpose
 from .trigonometry import tanh
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
-
-
-def _order(steps: int, reverse: bool) -> range:
-    return range(steps - 1, -1, -1) if reverse else range(steps)
-
-
-def _sigmoid(xp: Any, x: Any) -> None:
-    """In place, through tanh, which neither overflows nor branches."""
-    x *= 0.5
-    xp.tanh(x, out=x)
-    x *= 0.5
-    x += 0.5
-
-
-def _before(xp: Any, states: Any, first: Any, reverse: bool) -> Any:
-    """The state before each step, (T, B, P)."""
-    shifted = xp.empty_like(states)
-    if reverse:
-        shifted[:-1], shifted[-1] = states[1:], first
-    else:
-        shifted[1:], shifted[0] = states[:-1], first
-    return shifted
-
-
-def _rows(x: Any) -> Any:
-    return x.reshape(-1, x.shape[-1])
-
-
-def _parts(x: Any, size: int) -> list[Any]:
-    """The gates of (B, gates * H), each (B, H): views of an array, slices of a tensor."""
-    return [x[:, start : start + size] for start in range(0, x.shape[1], size)]
-
-
-def _kept(where: Any, mask: Any, t: int, new: Any, old: Any) -> Any:
-    """The state after step t: the old one in sequences that do not have the step."""
-    return new if mask is None else where(mask[t][:, None], new, old)
-
-
-def _unrolled(
-    step: Callable[..., tuple[Tensor, ...]],
-    gates: Tensor,
-    first: tuple[Tensor, ...],
-    mask: Tensor | None,
-    reverse: bool,
-) -> list[Tensor]:
-    """All values (T, B, ...) of each kind of state, made of other operations.
-
-    `step` maps the gates of one step and the states before it to the states after it.
-    """
-    states, made = first, {}
-    for t in _order(gates.shape[0], reverse):
-        new = step(gates[t], *states)
-        states = tuple(_kept(where, mask, t, a, b) for a, b in zip(new, states, strict=True))
-        made[t] = states
-    return [stack([made[t][i] for t in range(len(made))]) for i in range(len(first))]
-
-
-class _Gradient:
-    """The gradient of a state on its way back, split where a step did not happen."""
-
-    def __init__(self, xp: Any, like: Any, given: Any, mask: Any) -> None:
-        self.xp, self.given, self.mask = xp, given, mask
-        self.value = xp.zeros_like(like)
-        self.skipped: Any = None
-
-    def at(self, t: int) -> Any:
-        """What reaches the state that step t made; the rest goes around the step."""
-        total = self.value if self.given is None else self.value + self.given[t]
-        self.skipped = None
-        if self.mask is not None:
-            valid = self.mask[t][:, None]
-            self.skipped = self.xp.where(valid, 0, total)
-            total = self.xp.where(valid, total, 0)
-        return total
-
-    def back(self, value: Any) -> None:
-        """What reaches the state before the step."""
-        self.value = value if self.skipped is None else value + self.skipped
 
 
 # -- the simple network ------------------------------------------------------------------------
@@ -120,7 +50,7 @@ def _rnn_of(
         total = x + matmul(h, weight)
         return (relu(total) if rectified else tanh(total),)
 
-    return _unrolled(step, gates, (h0,), mask, reverse)[0]
+    return unrolled(step, gates, (h0,), mask, reverse)[0]
 
 
 @op(same_float=True, composite=_rnn_of)
@@ -137,14 +67,14 @@ def rnn_scan(
     """`h = tanh(gates + h @ w_hh.T)` (or its positive part) step by step: all states (T, B, H)."""
     states: Any = xp.empty_like(gates)
     weight, h = w_hh.T, h0
-    for t in _order(gates.shape[0], reverse):
+    for t in time_order(gates.shape[0], reverse):
         new = xp.matmul(h, weight)
         new += gates[t]
         if rectified:
             xp.maximum(new, 0, out=new)
         else:
             xp.tanh(new, out=new)
-        h = states[t] = _kept(xp.where, mask, t, new, h)
+        h = states[t] = kept(xp.where, mask, t, new, h)
     return states
 
 
@@ -170,13 +100,13 @@ def rnn_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `rnn_scan` for gates, first state and weight."""
     dgates: Any = xp.empty_like(states)
-    dh = _Gradient(xp, h0, grad, mask)
-    for t in _order(states.shape[0], not reverse):
+    dh = StateGradient(xp, h0, grad, mask)
+    for t in time_order(states.shape[0], not reverse):
         slope = states[t] > 0 if rectified else 1 - states[t] * states[t]
         xp.multiply(dh.at(t), slope, out=dgates[t])
         dh.back(dgates[t] @ w_hh)
-    before = _before(xp, states, h0, reverse)
-    return dgates, dh.value, _rows(dgates).T @ _rows(before)
+    before = states_before(xp, states, h0, reverse)
+    return dgates, dh.value, flat_rows(dgates).T @ flat_rows(before)
 
 
 # -- long short-term memory --------------------------------------------------------------------
@@ -195,12 +125,12 @@ def _lstm_of(
     weight, size = matrix_transpose(w_hh), c0.shape[1]
 
     def step(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, g, o = _parts(x + matmul(h, weight), size)
+        i, f, g, o = gate_parts(x + matmul(h, weight), size)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
         return (h if w_hr is None else matmul(h, matrix_transpose(w_hr))), c
 
-    hs, cs = _unrolled(step, gates, (h0, c0), mask, reverse)
+    hs, cs = unrolled(step, gates, (h0, c0), mask, reverse)
     return hs, cs, None
 
 
@@ -228,22 +158,22 @@ def lstm_scan(
     cs: Any = xp.empty((steps, batch, size), gates.dtype)
     h: Any = h0
     c: Any = c0
-    for t in _order(steps, reverse):
+    for t in time_order(steps, reverse):
         a = acts[t]
         xp.matmul(h, w_hh.T, out=a)
         a += gates[t]
-        i, f, g, o = _parts(a, size)
-        _sigmoid(xp, a[:, : 2 * size])
+        i, f, g, o = gate_parts(a, size)
+        sigmoid_in_place(xp, a[:, : 2 * size])
         xp.tanh(g, out=g)
-        _sigmoid(xp, o)
+        sigmoid_in_place(xp, o)
         new_c = f * c
         new_c += i * g
         new_h = xp.tanh(new_c)
         new_h *= o
         if w_hr is not None:
             new_h = new_h @ w_hr.T
-        h = hs[t] = _kept(xp.where, mask, t, new_h, h)
-        c = cs[t] = _kept(xp.where, mask, t, new_c, c)
+        h = hs[t] = kept(xp.where, mask, t, new_h, h)
+        c = cs[t] = kept(xp.where, mask, t, new_c, c)
     return hs, cs, acts
 
 
@@ -274,25 +204,25 @@ def lstm_scan_backward(
     size = c0.shape[1]
     dgates: Any = xp.empty_like(acts)
     dw_hr: Any = None if w_hr is None else xp.zeros_like(w_hr)
-    before_c = _before(xp, cs, c0, reverse)
-    dh, dc = _Gradient(xp, h0, grad_h, mask), _Gradient(xp, c0, grad_c, mask)
-    for t in _order(hs.shape[0], not reverse):
-        i, f, g, o = _parts(acts[t], size)
+    before_c = states_before(xp, cs, c0, reverse)
+    dh, dc = StateGradient(xp, h0, grad_h, mask), StateGradient(xp, c0, grad_c, mask)
+    for t in time_order(hs.shape[0], not reverse):
+        i, f, g, o = gate_parts(acts[t], size)
         c = xp.tanh(cs[t])
         dhidden, dcell = dh.at(t), dc.at(t)
         if w_hr is not None:
             dw_hr += dhidden.T @ (o * c)
             dhidden = dhidden @ w_hr
         dcell = dcell + dhidden * o * (1 - c * c)
-        di, df, dg, do = _parts(dgates[t], size)
+        di, df, dg, do = gate_parts(dgates[t], size)
         di[...] = dcell * g * i * (1 - i)
         df[...] = dcell * before_c[t] * f * (1 - f)
         dg[...] = dcell * i * (1 - g * g)
         do[...] = dhidden * c * o * (1 - o)
         dh.back(dgates[t] @ w_hh)
         dc.back(dcell * f)
-    before_h = _before(xp, hs, h0, reverse)
-    dw_hh = _rows(dgates).T @ _rows(before_h)
+    before_h = states_before(xp, hs, h0, reverse)
+    dw_hh = flat_rows(dgates).T @ flat_rows(before_h)
     return dgates, dh.value, dc.value, dw_hh, dw_hr
 
 
@@ -314,13 +244,13 @@ def _gru_of(
         own = matmul(h, weight)
         if b_hh is not None:
             own = own + b_hh
-        x_r, x_z, x_n = _parts(x, size)
-        own_r, own_z, own_n = _parts(own, size)
+        x_r, x_z, x_n = gate_parts(x, size)
+        own_r, own_z, own_n = gate_parts(own, size)
         r, z = sigmoid(x_r + own_r), sigmoid(x_z + own_z)
         n = tanh(x_n + r * own_n)
         return (n + z * (h - n),)
 
-    return _unrolled(step, gates, (h0,), mask, reverse)[0], None
+    return unrolled(step, gates, (h0,), mask, reverse)[0], None
 
 
 @op(outputs=2, same_float=True, composite=_gru_of)
@@ -344,14 +274,14 @@ def gru_scan(
     acts: Any = xp.empty((steps, batch, 4 * size), gates.dtype)
     states: Any = xp.empty((steps, batch, size), gates.dtype)
     h: Any = h0
-    for t in _order(steps, reverse):
+    for t in time_order(steps, reverse):
         own = xp.matmul(h, w_hh.T)
         if b_hh is not None:
             own += b_hh
         a, x = acts[t], gates[t]
         xp.add(own[:, : 2 * size], x[:, : 2 * size], out=a[:, : 2 * size])
-        _sigmoid(xp, a[:, : 2 * size])
-        r, z, n, own_n = _parts(a, size)
+        sigmoid_in_place(xp, a[:, : 2 * size])
+        r, z, n, own_n = gate_parts(a, size)
         own_n[...] = own[:, 2 * size :]
         xp.multiply(r, own_n, out=n)
         n += x[:, 2 * size :]
@@ -359,7 +289,7 @@ def gru_scan(
         new = h - n
         new *= z
         new += n
-        h = states[t] = _kept(xp.where, mask, t, new, h)
+        h = states[t] = kept(xp.where, mask, t, new, h)
     return states, acts
 
 
@@ -387,11 +317,11 @@ def gru_scan_backward(
     size = h0.shape[1]
     dgates: Any = xp.empty((*states.shape[:2], 3 * size), states.dtype)
     down: Any = xp.empty_like(dgates)  # gradients of the state's own part
-    before = _before(xp, states, h0, reverse)
-    dh = _Gradient(xp, h0, grad, mask)
-    for t in _order(states.shape[0], not reverse):
-        r, z, n, own_n = _parts(acts[t], size)
-        dr, dz, dn = _parts(dgates[t], size)
+    before = states_before(xp, states, h0, reverse)
+    dh = StateGradient(xp, h0, grad, mask)
+    for t in time_order(states.shape[0], not reverse):
+        r, z, n, own_n = gate_parts(acts[t], size)
+        dr, dz, dn = gate_parts(dgates[t], size)
         dnew = dh.at(t)
         dn[...] = dnew * (1 - z) * (1 - n * n)
         dr[...] = dn * own_n * r * (1 - r)
@@ -399,5 +329,5 @@ def gru_scan_backward(
         down[t, :, : 2 * size] = dgates[t, :, : 2 * size]
         down[t, :, 2 * size :] = dn * r
         dh.back(dnew * z + down[t] @ w_hh)
-    rows = _rows(down)
-    return dgates, dh.value, rows.T @ _rows(before), None if b_hh is None else rows.sum(0)
+    rows = flat_rows(down)
+    return dgates, dh.value, rows.T @ flat_rows(before), None if b_hh is None else rows.sum(0)
