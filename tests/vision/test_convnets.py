@@ -14,7 +14,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import ConfigError, HubError, ShapeError
 from bestiary.core.weights import load_file
-from bestiary.hub.loading import load
+from bestiary.hub.loading import load, with_new_head
 from bestiary.hub.registry import (
     Architecture,
     architecture_by_name,
@@ -30,6 +30,7 @@ from bestiary.vision.tasks import ImageClassifier
 
 DATA = Path(__file__).parent.parent / "references" / "data"
 FAMILIES = ("mobilenet-v2", "mobilenet-v3", "efficientnet", "convnext")
+NAMES = (*FAMILIES, "vgg", "squeezenet")
 FOLDERS = sorted(
     path.parent.name for family in FAMILIES for path in DATA.glob(f"{family}-t*/config.json")
 )
@@ -344,7 +345,7 @@ JUNK: list[Any] = [None, True, -1, 1.5, float("nan"), 10**40, "x", [], ["a"], [[
     [
         *("mobilenet-v2-transformers", "mobilenet-v3-timm-small", "efficientnet-timm"),
         *("convnext-timm", "convnext-transformers-v2"),
-        *("mobilenet-v2", "mobilenet-v3", "efficientnet", "convnext", "vgg", "squeezenet"),
+        *NAMES,
     ],
 )
 def test_values_that_make_no_sense_are_errors_of_ours(folder: str, tmp_path: Path) -> None:
@@ -457,3 +458,16 @@ def test_pictures_smaller_than_the_network_needs(name: str, size: int) -> None:
     module, _ = module_of(tiny.get(name, "convnext-timm"))
     with pytest.raises(ShapeError, match="too small"):
         module(bt.ones((1, 3, size, 40)))
+
+
+@pytest.mark.parametrize("folder", ALL)
+def test_a_new_head_for_fine_tuning_keeps_the_trunk(folder: str) -> None:
+    module, _ = module_of(folder)
+    (architecture,) = (a for a in map(named, NAMES) if folder.startswith(a.name))
+    new, config = with_new_head(architecture, module.config, module, 4)
+    x = pictures(load_file(DATA / folder / "reference.safetensors"), 0)
+    with bt.no_grad():
+        embedded = module.embed(x)
+        np.testing.assert_array_equal(new.eval().embed(x).array, embedded.array)
+        head = new.get_submodule(architecture.head[0])
+        assert head(embedded).shape == new(x).shape == (x.shape[0], config.num_classes)

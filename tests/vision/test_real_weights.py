@@ -73,6 +73,18 @@ def test_pixels_of_a_photograph(photographs: list[Path], stored: dict[str, np.nd
     np.testing.assert_array_equal(pixels, stored["lite0.pixels"][0])
 
 
+def test_trunk_of_a_tracker(photographs: list[Path]) -> None:
+    """MobileNetV2's trunk gives what the network of the wheel gives."""
+    stored = load_file(DATA / "mobilenetv2-trunk.safetensors")
+    embedder = load("mobilenetv2-trunk")
+    assert not embedder.report.dropped
+    vectors = embedder.encode(photographs[:2])
+    for i, vector in enumerate(vectors):
+        np.testing.assert_allclose(vector, stored[f"{i}.vector"][0], atol=1e-4)
+    classifier = load("mobilenetv2-trunk", num_classes=3)
+    assert classifier.report.replaced == ("classifier.weight", "classifier.bias")
+
+
 def test_the_photographs_that_ship_with_the_package(samples: Path) -> None:
     """What the tour shows: each is named rightly."""
     expected = {
