@@ -44,6 +44,12 @@ class RemoteFile:
     digest: str | None
 
 
+def told_file(size: Any, digest: Any) -> RemoteFile:
+    """What somebody says of a file, as far as it makes sense: a hub, or a file on disk."""
+    sound = isinstance(digest, str) and algorithm_of(digest) is not None
+    return RemoteFile(size if type(size) is int and size >= 0 else None, digest if sound else None)
+
+
 @dataclass(frozen=True)
 class Record:
     """What a file was when it was last hashed: compared with what it is, at every load.
@@ -228,7 +234,7 @@ class Storage:
     def _own_listing(self, commit: str) -> dict[str, RemoteFile] | None:
         found = _read_object(self.folder / ".bestiary" / f"listing-{commit}.json")
         try:
-            return {n: RemoteFile(f["size"], f["digest"]) for n, f in found["files"].items()}
+            return {n: told_file(f["size"], f["digest"]) for n, f in found["files"].items()}
         except (AttributeError, KeyError, TypeError):
             return None
 
@@ -239,7 +245,7 @@ class Storage:
             return None
         try:
             return {
-                n: RemoteFile(f["size"], f.get("lfs_sha256") or f["blob_id"])
+                n: told_file(f["size"], f.get("lfs_sha256") or f["blob_id"])
                 for n, f in found["files"].items()
             }
         except (AttributeError, KeyError, TypeError):
@@ -292,7 +298,8 @@ class Storage:
         for folder in self._record_folders():
             with contextlib.suppress(TypeError):
                 record = Record(**_read_object(folder / f"{digest}.json"))
-                if record.digest == digest:
+                numbers = type(record.size) is int and type(record.mtime_ns) is int
+                if numbers and (record.algorithm, record.digest) == (algorithm_of(digest), digest):
                     return record
         return None
 

@@ -282,7 +282,10 @@ def _require(repo: str, names: Sequence[str], listing: dict[str, RemoteFile]) ->
 
 def _transfer(web: Web, storage: Storage, plan: list[Wanted], quiet: bool, verify: bool) -> None:
     """Fetch what is planned, after a look at the disk."""
-    blobs = {wanted.digest: wanted for wanted in plan}
+    blobs = {}  # by content: what another commit, or another name, has already is not fetched
+    for wanted in plan:
+        if storage.problem(storage.blob(wanted.digest), wanted.digest, verify=verify) is not None:
+            blobs[wanted.digest] = wanted
     total = sum(wanted.size for wanted in blobs.values())
     if not quiet and total > _BIG:
         print(f"{storage.repo}: fetching {total / 1e6:,.0f} MB", file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ from ..core.paths import flush_folder
 from .cache import RemoteFile, Storage, algorithm_of, new_hash
 from .problems import Refused, Unreachable, brief, status_error
 from .web import REDIRECTS, Answer, Patience, Web, is_retried, origin, retry_after
-from .xet import by_xet, usable_xet
+from .xet import by_xet, has_xet, usable_xet
 
 _BLOCK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -208,10 +208,11 @@ def _downloaded(storage: Storage, wanted: Wanted) -> int:
 
 def _checked(web: Web, storage: Storage, wanted: Wanted, part: Path, advance: Advance) -> None:
     """Fetch until the content is right; what is wrong is fetched once more, and not by xet."""
+    xet = web.settings.xet and has_xet()
     for last in (False, True):
         arriving = _Arriving(wanted, part, advance)
         with arriving:
-            _receive(web, arriving, xet=web.settings.xet and not last)
+            _receive(web, arriving, xet=xet and not last)
         got = arriving.digest.hexdigest()
         if got == wanted.digest:
             os.replace(part, storage.blob(wanted.digest))

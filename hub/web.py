@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..core.errors import HubError
-from .cache import COMMIT, RemoteFile, algorithm_of, check_repo, check_revision
+from .cache import COMMIT, RemoteFile, check_repo, check_revision, told_file
 from .problems import Refused, Unreachable, brief, status_error, without_query
 from .settings import Settings
 
@@ -345,8 +345,7 @@ def _file_of(sibling: dict[str, Any]) -> RemoteFile:
     large = large if isinstance(large, dict) else {}
     size = large.get("size", sibling.get("size"))
     digest = large.get("sha256") or large.get("oid") or sibling.get("blobId")
-    sound = isinstance(digest, str) and algorithm_of(digest) is not None
-    return RemoteFile(size if type(size) is int and size >= 0 else None, digest if sound else None)
+    return told_file(size, digest)
 
 
 def _object(content: bytes, url: str) -> dict[str, Any]:

@@ -16,14 +16,19 @@ from typing import Any
 from .web import Answer, Web, origin
 
 
+def has_xet() -> bool:
+    """Whether the client of the accelerated route is installed."""
+    return importlib.util.find_spec("hf_xet") is not None
+
+
 def usable_xet(web: Web, answer: Answer) -> bool:
-    """Whether a file may come by xet: offered, installed, and its keys are given out by the hub."""
+    """Whether a file may come by xet: it is offered, and its keys are given out by the hub."""
     data = _data_of(web, answer)
     return data is not None and origin(data.refresh_route) == origin(web.settings.endpoint)
 
 
 def _data_of(web: Web, answer: Answer) -> Any:
-    if "x-xet-hash" not in answer.headers or importlib.util.find_spec("hf_xet") is None:
+    if "x-xet-hash" not in answer.headers:
         return None
     from huggingface_hub import utils
 

@@ -16,6 +16,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import HubError
 from bestiary.core.weights import save_file
+from bestiary.hub import download
 from bestiary.hub.download import cached, fetch, listing, verify
 from bestiary.hub.repository import snapshot
 
@@ -143,8 +144,10 @@ def test_a_hub_that_lists_no_hashes_is_asked_for_those_of_the_files(hub, folder)
     assert found.files[FILES[0]].read_bytes() == (folder / FILES[0]).read_bytes()
 
 
-def test_a_moving_branch(hub, folder, tmp_path, own_cache):
+def test_a_moving_branch(hub, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download, "_BIG", 1000)
     first = fetch(REPO, FILES)
+    capsys.readouterr()
     newer = tmp_path / "newer"
     shutil.copytree(folder, newer)
     (newer / "config.json").write_text('{"model_type": "resnet", "newer": true}')
@@ -155,6 +158,7 @@ def test_a_moving_branch(hub, folder, tmp_path, own_cache):
     assert not hub.log
     moved = fetch(REPO, FILES, refresh=True)
     assert moved.commit == commit and "newer" in moved.files[FILES[0]].read_text()
+    assert capsys.readouterr().err == ""  # no size of what is there already
     # The weights are the same content, so they are not fetched again.
     assert [r.path.rpartition("/")[2] for r in hub.bodies()] == ["config.json"]
     assert fetch(REPO, FILES, revision=COMMIT).files == first.files  # the older one is still there
@@ -309,6 +313,33 @@ def test_row_25_a_changed_time_alone_is_looked_into_once(hub, monkeypatch):
     assert cached(REPO, filenames=FILES) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"files": 7}',
+        b'{"files": {"config.json": 7}}',
+        b'{"files": {"config.json": {"size": "x", "digest": "../../evil"}}}',
+        b'{"algorithm": "sha256", "digest": "x", "size": "big", "mtime_ns": null}',
+        b"[" * 100_000,
+    ],
+    ids=range(8),
+)
+def test_row_25_notes_of_ours_that_are_damaged_are_made_anew(hub, folder, own_cache, text):
+    fetch(REPO, FILES)
+    notes = list((own_cache / "models--zoo--small" / ".bestiary").rglob("*.json"))
+    assert len(notes) == 3
+    for note in notes:
+        digest = note.stem.encode()
+        note.write_bytes(text.replace(b'"x", "size": "big"', b'"%s", "size": "big"' % digest))
+    found = fetch(REPO, [*FILES, "tokenizer.json"])
+    assert len(hub.bodies("tokenizer.json")) == 1 and len(found.records) == 3
+    assert found.files[FILES[1]].read_bytes() == (folder / FILES[1]).read_bytes()
+    assert not (own_cache.parent / "evil").exists()
+
+
 def test_row_25_a_link_without_content_is_missing(hub):
     path = fetch(REPO, FILES).files[FILES[1]]
     path.resolve().unlink()
@@ -340,6 +371,7 @@ def guard(event, given):
 sys.addaudithook(guard)
 sys.path.insert(0, sys.argv[1])
 import bestiary as bt
+from bestiary.hub import download
 from bestiary.hub.download import cached, fetch
 found = fetch("zoo/small", ["config.json", "model.safetensors"])
 assert cached("zoo/small").commit == found.commit
