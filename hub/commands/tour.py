@@ -85,7 +85,8 @@ def _models() -> tuple[list[str], list[str]]:
     names = []
     left_out = []
     for architecture, entry in entries():
-        if architecture.task != "image-classification":
+        headless = (entry.config or {}).get("num_classes") == 0
+        if architecture.task != "image-classification" or headless:
             continue
         for source in entry.sources:
             if (isinstance(source, Bundled) and (_ROOT / source.folder).is_dir()) or (

@@ -36,3 +36,10 @@ def test_in_words_and_as_a_contact_sheet(capfd, tmp_path):
     assert "▀" not in said  # no terminal, no pictures in it
     with Image.open(sheet) as image:
         assert image.width > 300
+
+
+def test_models_without_a_head_are_left_alone(monkeypatch):
+    monkeypatch.setattr(tour, "cached_file", lambda source: "here")
+    names, _ = tour._models()
+    assert "efficientnet-lite0" in names
+    assert "mobilenetv2-trunk" not in names  # loads as an embedder, which has no labels
