@@ -53,7 +53,7 @@ class Form:
 
 def remember(module: Module, origin: Origin | None) -> None:
     """Keep with a module what it was loaded from."""
-    module._origin = origin  # not walked: its name begins with _
+    object.__setattr__(module, "_origin", origin)  # not walked: its name begins with _
 
 
 def origin_of(module: Module) -> Origin | None:
