@@ -212,7 +212,22 @@ _ARGS = {
     "num_classes", "num_heads", "patch_size", "qkv_bias", "window_size",
 }  # fmt: skip
 
-TIMM = {"head.fc.{rest}": "head.{rest}"}
+# Files of before 2023, Microsoft's own too, hold buffers that follow from the size of the windows.
+TIMM: dict[str, str | None] = {
+    "head.fc.{rest}": "head.{rest}",
+    "layers.{}.blocks.{}.attn_mask": None,
+    "layers.{}.blocks.{}.attn.relative_position_index": None,
+}
+
+
+def move_merging(state: dict[str, Any], old: Config, new: Config) -> tuple[str, ...]:
+    """Those files count a merging to the stage before it: move it to the one that it leads to."""
+    if any(name.startswith("layers.0.downsample.") for name in state):
+        for i in reversed(range(len(new.depths) - 1)):
+            before, after = f"layers.{i}.downsample.", f"layers.{i + 1}.downsample."
+            for name in [name for name in state if name.startswith(before)]:
+                state[name.replace(before, after)] = state.pop(name)
+    return ()
 
 
 def from_timm(published: dict[str, Any]) -> Config:
@@ -376,6 +391,7 @@ def _entry(size: str, window: int, pixels: int, parameters: int, top1: float) ->
     architectures=(r"swin_(tiny|small|base|large)_patch4_window\d+_\d+",),
     head=("head",),
     stem="patch_embed.proj.weight",
+    fit=move_merging,
     entries=[_entry(*row) for row in _PUBLISHED],
 )
 def swin(config: Config) -> Swin:

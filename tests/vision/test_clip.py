@@ -13,7 +13,7 @@ from PIL import Image
 
 import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError, DtypeError, HubError, ShapeError
-from bestiary.core.weights import load_file
+from bestiary.core.weights import load_file, save_file
 from bestiary.hub.cli import _run
 from bestiary.hub.loading import load
 from bestiary.hub.registry import entries, get
@@ -112,6 +112,17 @@ def test_gradients_equal_the_references(folder: str, tmp_path: Path) -> None:
         assert gradient is not None
         scale = max(1.0, float(np.abs(stored[name]).max()))
         np.testing.assert_allclose(gradient.array, stored[name], atol=1e-4 * scale, err_msg=name)
+
+
+def test_buffers_of_old_files(tmp_path: Path, model: ZeroShotClassifier) -> None:
+    folder = copy_of(tmp_path)
+    arrays = load_file(folder / "model.safetensors")
+    names = [f"{part}_model.embeddings.position_ids" for part in ("text", "vision")]
+    arrays |= {name: np.arange(17)[None] for name in names}
+    save_file(arrays, folder / "model.safetensors")
+    old = load(folder)
+    assert sorted(old.report.dropped) == names
+    np.testing.assert_array_equal(old.encode_text(LABELS), model.encode_text(LABELS))
 
 
 def test_padding_after_the_end_changes_nothing(model: ZeroShotClassifier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import ConfigError, HubError
-from bestiary.core.weights import load_file
+from bestiary.core.weights import load_file, save_file
 from bestiary.hub.loading import load
 from bestiary.hub.registry import Architecture, architecture_of_config, get
 from bestiary.hub.rename import groups, join, renamed
@@ -161,6 +162,61 @@ def test_other_channels(folder: str) -> None:
     np.testing.assert_allclose(
         outputs(grey, bt.tensor(x)), outputs(colour, bt.tensor(np.repeat(x, 3, 1))), atol=1e-5
     )
+
+
+OLD_NAMES = {
+    "vit-transformers": {"vit.embeddings.mask_token": (1, 1, 24)},
+    "dinov2-transformers": {},
+    "swin-transformers": {
+        "swin.embeddings.mask_token": (1, 1, 12),
+        "swin.encoder.layers.1.blocks.0.attention.self.relative_position_index": (9, 9),
+    },
+    "swin-timm": {
+        "layers.0.blocks.1.attn_mask": (9, 9, 9),
+        "layers.1.blocks.0.attn.relative_position_index": (9, 9),
+    },
+}
+
+
+@pytest.mark.parametrize("folder", OLD_NAMES)
+def test_files_of_older_versions(folder: str, tmp_path: Path) -> None:
+    """With buffers that are no weights; Swin's with the merging in the stage before."""
+    arrays = load_file(DATA / folder / "model.safetensors")
+    arrays |= {name: np.zeros(shape, np.float32) for name, shape in OLD_NAMES[folder].items()}
+    if folder == "swin-timm":
+        arrays = {
+            name.replace("layers.1.downsample", "layers.0.downsample").replace("head.fc", "head"): a
+            for name, a in arrays.items()
+        }
+    save_file(arrays, tmp_path / "model.safetensors")
+    shutil.copy(DATA / folder / "config.json", tmp_path)
+    old = load(tmp_path)
+    x = bt.tensor(load_file(DATA / folder / "reference.safetensors")["0.pixel_values"])
+    np.testing.assert_array_equal(outputs(old, x), outputs(load(DATA / folder), x))
+    assert set(old.report.dropped) >= set(OLD_NAMES[folder])
+
+
+def test_names_of_running_models_are_understood(tmp_path: Path) -> None:
+    """transformers 5 names tensors otherwise while a model runs."""
+    arrays = load_file(DATA / "dinov2-transformers-swiglu" / "model.safetensors")
+    for name in list(arrays):
+        layer = name.rpartition(".mlp.")[0]
+        if "weights_in" in name:
+            gate, up = np.split(arrays.pop(name), 2)
+            kind = name.rpartition(".")[2]
+            arrays |= {f"{layer}.mlp.gate_proj.{kind}": gate, f"{layer}.mlp.up_proj.{kind}": up}
+        elif "weights_out" in name:
+            arrays[name.replace("weights_out", "down_proj")] = arrays.pop(name)
+        elif ".attention." in name:
+            new = name.replace("attention.output.dense", "attention.o_proj")
+            for part in ("query", "key", "value"):
+                new = new.replace(f"attention.attention.{part}", f"attention.{part[0]}_proj")
+            arrays[new] = arrays.pop(name)
+    save_file(arrays, tmp_path / "model.safetensors")
+    shutil.copy(DATA / "dinov2-transformers-swiglu" / "config.json", tmp_path)
+    stored = load_file(DATA / "dinov2-transformers-swiglu" / "reference.safetensors")
+    x = bt.tensor(stored["0.pixel_values"])
+    np.testing.assert_allclose(outputs(load(tmp_path), x), stored["0.output"], atol=1e-4)
 
 
 TIMM_MAPS = [f for f in CLASSIFIERS if "map.0" in load_file(DATA / f / "reference.safetensors")]
