@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,3 +249,16 @@ def test_entry_points_that_name_no_package_with_a_description(offered, value, mo
     )
     with pytest.warns(UserWarning, match="are left out"):
         assert plugins.offers() == []
+
+
+def test_the_documented_example_makes_sense(tmp_path):
+    """The JSON block of docs/publishing.md, as a distribution."""
+    page = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text(encoding="utf-8")
+    assert '[project.entry-points."bestiary.models"]' in page
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    site = installed(tmp_path, json.loads(block))
+    distribution = importlib.metadata.Distribution.at(site / "acme_models-1.2.0.dist-info")
+    (offer,) = plugins._offers_of(distribution, "acme_models")
+    assert offer.entry.name == "acme-widgets" and offer.architecture == "resnet"
+    given = json.loads(block)["models"][0]
+    assert set(given) >= {"name", "architecture", "sources", "license", "commercial", "metric"}
