@@ -269,8 +269,8 @@ def from_transformers(published: dict[str, Any]) -> Config:
 
 def to_transformers(config: Config) -> dict[str, Any]:
     """The config.json of transformers for a configuration: what `from_transformers` reads."""
-    same = ("depths", "hidden_sizes", "layer_type", "embedding_size")
-    same += ("downsample_in_first_stage", "downsample_in_bottleneck")
+    same = ["depths", "hidden_sizes", "layer_type", "embedding_size"]
+    same += ["downsample_in_first_stage", "downsample_in_bottleneck"]
     values = {key: getattr(config, key) for key in same}
     lists = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
     return {
