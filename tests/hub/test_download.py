@@ -1,12 +1,9 @@
-"""Fetching into the standard cache (TESTPLAN 23, 24, 25, 30), with the request log asserted."""
+"""Fetching into the standard cache (TESTPLAN 23, 24, 25), with the request log asserted."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import hub_server
@@ -357,58 +354,3 @@ def test_row_25_damage_and_no_network_is_named(hub):
     with pytest.raises(HubError, match=r"model\.safetensors: it has 5 bytes instead of 200"):
         fetch(REPO, FILES)
     assert path.read_bytes() == b"short"  # nothing is deleted that cannot be replaced
-
-
-# -- row 30: no sockets ---------------------------------------------------------------------------
-
-GUARDED = """
-import json, sys
-names = []
-def guard(event, given):
-    if event.startswith("socket."):
-        names.append(event)
-        raise RuntimeError(event)
-sys.addaudithook(guard)
-sys.path.insert(0, sys.argv[1])
-import bestiary as bt
-from bestiary.hub import download
-from bestiary.hub.download import cached, fetch
-found = fetch("zoo/small", ["config.json", "model.safetensors"])
-assert cached("zoo/small").commit == found.commit
-print(json.dumps({"commit": found.commit, "events": names,
-                  "client": "huggingface_hub" in sys.modules}))
-"""
-
-
-@pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}, {"TRANSFORMERS_OFFLINE": "1"}])
-def test_row_30_what_is_complete_opens_no_socket(hub, own_cache, hub_variables, variables):
-    snapshot(REPO)
-    hub.forget()
-    done = subprocess.run(
-        [sys.executable, "-c", GUARDED, ""],
-        env={
-            **hub_variables,
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(own_cache.parent),
-            **variables,
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found == {"commit": COMMIT, "events": [], "client": False}
-    assert not hub.log
-
-
-def test_row_30_errors_30_offline_and_not_cached(own_cache, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(HubError) as caught:
-        snapshot(REPO)
-    message = str(caught.value)
-    for part in ("HF_HUB_OFFLINE=1", str(own_cache), f"bestiary pull {REPO}", "bestiary pack"):
-        assert part in message
-    bt.configure(offline=True)
-    with pytest.raises(HubError, match=r"bt\.configure\(offline=True\) forbids"):
-        fetch(REPO, FILES, revision="v1")
