@@ -148,8 +148,7 @@ def promote_all(dtypes: list[DType]) -> DType:
 def with_scalar(dtype: DType, scalar_type: type) -> DType:
     """The dtype of an operation of a tensor with a Python scalar, which is weak.
 
-    Raises:
-        DtypeError: never; a scalar of a larger kind lifts the tensor to that kind's default.
+    A scalar of a larger kind, as a float beside integers, gives that kind's default dtype.
     """
     kind = kind_of(dtype)
     wanted = {bool: "bool", int: "int", float: "float", complex: "complex"}[scalar_type]

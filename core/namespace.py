@@ -12,14 +12,13 @@ import numpy as np
 from . import dtypes
 from .devices import CPU, Device, as_device, cuda_problem
 from .errors import ConfigError, DtypeError
+from .operands import SCALARS
 from .ops import shape
 from .spelling import spelled
 from .tensor import Tensor
 
 if TYPE_CHECKING:
     from builtins import bool as truth
-
-_SCALARS = (bool, int, float, complex)
 
 __array_api_version__ = "2024.12"
 
@@ -124,7 +123,7 @@ def result_type(*arrays_and_dtypes: Any) -> dtypes.DType:
     scalars: list[type] = []
     found: list[dtypes.DType] = []
     for x in arrays_and_dtypes:
-        if type(x) in _SCALARS:
+        if type(x) in SCALARS:
             scalars.append(type(x))
         else:
             found.append(_dtype_of(x))

@@ -127,7 +127,10 @@ def draw(xp: Any, state: Tensor, *, count: int) -> Tensor:
 
 
 def key(count: int, generator: Generator | None, device: Any = None) -> Tensor:
-    """The key of a fresh draw of `count` words, or of the draw that is being repeated."""
+    """The key of a fresh draw of `count` words, or of the draw that is being repeated.
+
+    A generator draws on its own device; `device` is that of the default one.
+    """
     if state.key_replay is not None:
         repeated: Tensor = next(state.key_replay)
         return repeated
@@ -258,8 +261,7 @@ def uniform(
     """Uniform numbers from `low` (included) to `high`; bit-equal on every device."""
     wanted, drawn = _float(dtype)
     size = _shape(shape)
-    place = generator.device if generator is not None and device is None else device
-    u = _uniform(key(_word_count(size, drawn), generator, place), shape=size, dtype=drawn)
+    u = _uniform(key(_word_count(size, drawn), generator, device), shape=size, dtype=drawn)
     if (low, high) != (0.0, 1.0):
         u = u * (high - low) + low
     return _finished(u, wanted)
@@ -278,9 +280,8 @@ def normal(
     wanted, drawn = _float(dtype)
     size = _shape(shape)
     pairs = (math.prod(size) + 1) // 2
-    place = generator.device if generator is not None and device is None else device
     count = 2 * pairs * (2 if drawn == dtypes.float64 else 1)
-    z = _normal(key(count, generator, place), shape=size, dtype=drawn)
+    z = _normal(key(count, generator, device), shape=size, dtype=drawn)
     if (mean, std) != (0.0, 1.0):
         z = z * std + mean
     return _finished(z, wanted)
@@ -299,8 +300,7 @@ def integers(
     if high <= low:
         raise ConfigError(f"integers: nothing lies between {low} and {high}")
     size = _shape(shape)
-    place = generator.device if generator is not None and device is None else device
-    drawn = _integers(key(2 * math.prod(size), generator, place), low=low, high=high, shape=size)
+    drawn = _integers(key(2 * math.prod(size), generator, device), low=low, high=high, shape=size)
     return _finished(drawn, dtypes.int64 if dtype is None else dtypes.as_dtype(dtype))
 
 

@@ -14,6 +14,7 @@ from .. import dtypes
 from ..errors import ConfigError, ShapeError
 from ..op import op
 from ..spelling import spelled
+from .axes import one_axis
 from .elementwise import conj, real
 from .manipulation import roll
 from .padding import _pad
@@ -95,9 +96,7 @@ def _complex(x: Tensor) -> Tensor:
 def _place(name: str, x: Tensor, axis: int, norm: str) -> int:
     if norm not in _ADJOINT:
         raise ConfigError(f"{name}: norm is one of {', '.join(_ADJOINT)}; got {norm!r}", got=norm)
-    if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"{name}: axis {axis} is out of range for shape {tuple(x.shape)}")
-    return axis % x.ndim
+    return one_axis(name, axis, x.shape)
 
 
 def _places(

@@ -10,6 +10,7 @@ from .. import dtypes
 from ..errors import ShapeError
 from ..op import op
 from ..spelling import spelled
+from .axes import one_axis
 from .elementwise import conj, multiply, zeros_of
 from .manipulation import broadcast_arrays, unstack
 from .reduction import sum as sum_over
@@ -155,8 +156,7 @@ def tensordot(
 def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
     """Sum of `conj(x1) * x2` over an axis."""
     for x in (x1, x2):
-        if not -x.ndim <= axis < x.ndim:
-            raise ShapeError(f"vecdot: axis {axis} is out of range for shape {tuple(x.shape)}")
+        one_axis("vecdot", axis, x.shape)
     if x1.shape[axis] != x2.shape[axis]:
         raise ShapeError(
             f"vecdot: axis {axis} has {x1.shape[axis]} and {x2.shape[axis]} elements.",

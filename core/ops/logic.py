@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..op import op
+from .axes import Axis
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-Axis = int | tuple[int, ...] | None
 
 # -- comparisons -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ConfigError, ShapeError
 from ..op import op
 from ..spelling import spelled
+from .axes import Axis, distinct_axes
 from .elementwise import zeros_of
 from .reduction import sum as sum_over
 from .shape import (
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 Shape = tuple[int, ...]
-Axes = int | tuple[int, ...] | None
-
-
-def _axes(name: str, axis: int | Sequence[int], ndim: int) -> Shape:
-    """Axes as non-negative numbers, in the order given."""
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    found = tuple(a % ndim if -ndim <= a < ndim else -1 for a in axes)
-    if -1 in found or len(set(found)) != len(found):
-        raise ShapeError(
-            f"{name}: axis={axis} does not name distinct axes of {ndim}.", axis=axis, ndim=ndim
-        )
-    return found
 
 
 # -- order -------------------------------------------------------------------------------------
@@ -54,14 +43,14 @@ def _(g, axes):
 
 
 @spelled
-def flip(x: Tensor, /, *, axis: Axes = None) -> Tensor:
+def flip(x: Tensor, /, *, axis: Axis = None) -> Tensor:
     """The elements in reverse order along axes (all of them for None)."""
-    axes = tuple(range(x.ndim)) if axis is None else _axes("flip", axis, x.ndim)
+    axes = tuple(range(x.ndim)) if axis is None else distinct_axes("flip", axis, x.ndim)
     return _flip(x, axes=axes)
 
 
 @op(name="roll", raw=True)
-def _roll(xp: Any, x: Tensor, *, shift: int | Shape, axis: Axes) -> Tensor:
+def _roll(xp: Any, x: Tensor, *, shift: int | Shape, axis: Axis) -> Tensor:
     return xp.roll(x, shift, axis=axis)
 
 
@@ -72,7 +61,7 @@ def _(g, shift, axis):
 
 
 @spelled
-def roll(x: Tensor, /, shift: int | Shape, *, axis: Axes = None) -> Tensor:
+def roll(x: Tensor, /, shift: int | Shape, *, axis: Axis = None) -> Tensor:
     """The elements moved along axes; what leaves at the end comes in at the start.
 
     Without an axis the tensor is rolled as if it were flat.
@@ -82,9 +71,9 @@ def roll(x: Tensor, /, shift: int | Shape, *, axis: Axes = None) -> Tensor:
 
 
 def moveaxis(x: Tensor, source: int | Shape, destination: int | Shape, /) -> Tensor:
-    """Axes put at other places; the others keep their order."""
-    sources = _axes("moveaxis", source, x.ndim)
-    places = _axes("moveaxis", destination, x.ndim)
+    """Axis put at other places; the others keep their order."""
+    sources = distinct_axes("moveaxis", source, x.ndim)
+    places = distinct_axes("moveaxis", destination, x.ndim)
     if len(sources) != len(places):
         raise ShapeError(f"moveaxis: {len(sources)} axes for {len(places)} places")
     order = [i for i in range(x.ndim) if i not in sources]
@@ -149,7 +138,7 @@ def _(g, axis):
 @spelled
 def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis, without it: the inverse of `stack`."""
-    (place,) = _axes("unstack", axis, x.ndim)
+    (place,) = distinct_axes("unstack", axis, x.ndim)
     return _unstack(x, axis=place)
 
 
@@ -184,7 +173,7 @@ def split(x: Tensor, /, sections: int | Sequence[int], *, axis: int = 0) -> tupl
     Raises:
         ShapeError: the sizes do not add up to the axis.
     """
-    (place,) = _axes("split", axis, x.ndim)
+    (place,) = distinct_axes("split", axis, x.ndim)
     length = x.shape[place]
     if isinstance(sections, int):
         if sections < 1 or length % sections:
@@ -290,7 +279,7 @@ def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: int | None = None) -> T
     """
     if axis is None:
         x, axis = reshape(x, (-1,)), 0
-    (place,) = _axes("repeat", axis, x.ndim)
+    (place,) = distinct_axes("repeat", axis, x.ndim)
     if not isinstance(repeats, int) and repeats.size == 1:
         repeats = int(repeats.item())
     if not isinstance(repeats, int):

@@ -9,11 +9,12 @@ from .. import dtypes
 from ..errors import ConfigError
 from ..op import op
 from ..spelling import spelled
+from .axes import Axis
 from .decompositions import svdvals
 from .elementwise import abs, where
 from .linalg import _check_matrices
 from .logic import not_equal
-from .reduction import Axis, _spread, max, min, sum, total
+from .reduction import _spread, max, min, sum, total
 from .shape import astype, expand_dims, reshape, rounded_once
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 from .. import dtypes
 from ..op import op
 from ..spelling import spelled
+from .axes import Axis, kept_shape, normalized_axes
 from .cumulative import exclusive_products
 from .elementwise import conj, real, sqrt, square, where
 from .logic import not_equal
@@ -18,28 +19,9 @@ from .shape import astype, broadcast_to, permute_dims, reshape, rounded_once
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-Axis = int | tuple[int, ...] | None
-
 _FAST = (dtypes.float32, dtypes.float64)
 _BLOCK = 256  # rows that are added up in one product: short enough to stay accurate
 _SMALL = 2048  # elements below which NumPy's own sum is as fast
-
-
-def normalized_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """The axes as non-negative numbers, in order; all of them for None."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} is out of range for {ndim} dimensions")
-    return tuple(sorted(a % ndim for a in axes))
-
-
-def kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """The shape with the reduced axes as 1."""
-    reduced = normalized_axes(axis, len(shape))
-    return tuple(1 if i in reduced else n for i, n in enumerate(shape))
 
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..op import op
 from ..spelling import spelled
+from .axes import kept_shape
 from .elementwise import exp, where
-from .reduction import kept_shape
 from .reduction import sum as sum_over
 from .shape import reshape
 

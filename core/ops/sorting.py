@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import ShapeError
 from ..op import op
 from ..spelling import spelled
+from .axes import one_axis
 from .indexing import scatter_along_axis, take_along_axis
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
-
-
-def _place(name: str, x: Tensor, axis: int) -> int:
-    if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"{name}: axis {axis} is out of range for shape {tuple(x.shape)}")
-    return axis % x.ndim
 
 
 @op(name="argsort", differentiable=False)
@@ -44,7 +39,7 @@ def _(g, x, axis, descending):
 @spelled
 def sort(x: Tensor, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The values in order along an axis (`argsort` gives the order). NaN counts as the largest."""
-    return _sort(x, axis=_place("sort", x, axis), descending=descending)
+    return _sort(x, axis=one_axis("sort", axis, x.shape), descending=descending)
 
 
 @spelled
@@ -56,7 +51,7 @@ def argsort(
     Args:
         stable: equal elements keep their order; without it sorting is faster.
     """
-    place = _place("argsort", x, axis)
+    place = one_axis("argsort", axis, x.shape)
     return _argsort(x, axis=place, descending=descending, stable=stable)
 
 
@@ -96,7 +91,7 @@ def topk(x: Tensor, k: int, /, *, axis: int = -1, largest: bool = True) -> TopK:
     Raises:
         ShapeError: the axis has fewer than k elements.
     """
-    place = _place("topk", x, axis)
+    place = one_axis("topk", axis, x.shape)
     if not 0 <= k <= x.shape[place]:
         raise ShapeError(
             f"topk: k={k}, and axis {axis} has {x.shape[place]} elements.",
