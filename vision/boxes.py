@@ -11,6 +11,7 @@ Functions of coordinates take arrays and tensors alike, and gradients flow throu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,48 @@ from ..core.ops.shape import stack
 Array = np.ndarray[Any, Any]
 FORMATS = ("xyxy", "xywh", "cxcywh")
 _SMALLEST = 1e-7  # areas below it count as this, so that no overlap is a division by zero
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of one picture: those that are there, or those that were found.
+
+    Lists and arrays of any number type are taken; they become float64 and int64.
+
+    Args:
+        boxes: left, upper, right, lower edge in pixels, (N, 4).
+        labels: class numbers, (N,).
+        scores: of what was found, (N,).
+        crowd: True where a box holds many objects that nobody counted, (N,).
+        areas: of the objects, where it is not that of their boxes, (N,).
+    """
+
+    boxes: Any
+    labels: Any
+    scores: Any = None
+    crowd: Any = None
+    areas: Any = None
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
+        check_boxes(boxes)
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64).reshape(-1))
+        for name, kind in (("scores", np.float64), ("crowd", np.bool_), ("areas", np.float64)):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.asarray(value, kind).reshape(-1))
+        for name in ("labels", "scores", "crowd", "areas"):
+            value = getattr(self, name)
+            if value is not None and value.shape != boxes.shape[:1]:
+                raise ShapeError(
+                    f"{len(boxes)} boxes, and {name} of shape {value.shape}: one for each box.",
+                    expected=boxes.shape[:1],
+                    got=value.shape,
+                )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
 
 
 def check_boxes(boxes: Any, name: str = "boxes") -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DataError, IndexRangeError, ShapeError
-from .boxes import box_area, check_boxes
+from ..core.errors import DataError, IndexRangeError
+from .boxes import Boxes, box_area
 
 Array = np.ndarray[Any, Any]
 
@@ -28,46 +28,6 @@ AREAS = {
     "large": (96.0**2, 1e10),
 }
 _EPS = float(np.spacing(1))
-
-
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """The boxes of one picture: those that are there, or those that were found.
-
-    Args:
-        boxes: left, upper, right, lower edge in pixels, (N, 4).
-        labels: class numbers, (N,).
-        scores: of what was found, (N,).
-        crowd: True where a box holds many objects that nobody counted, (N,).
-        areas: of the objects, where it is not that of their boxes, (N,).
-    """
-
-    boxes: Array
-    labels: Array
-    scores: Array | None = None
-    crowd: Array | None = None
-    areas: Array | None = None
-
-    def __post_init__(self) -> None:
-        boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
-        check_boxes(boxes)
-        object.__setattr__(self, "boxes", boxes)
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64).reshape(-1))
-        for name, kind in (("scores", np.float64), ("crowd", np.bool_), ("areas", np.float64)):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, np.asarray(value, kind).reshape(-1))
-        for name in ("labels", "scores", "crowd", "areas"):
-            value = getattr(self, name)
-            if value is not None and value.shape != boxes.shape[:1]:
-                raise ShapeError(
-                    f"{len(boxes)} boxes, and {name} of shape {value.shape}: one for each box.",
-                    expected=boxes.shape[:1],
-                    got=value.shape,
-                )
-
-    def __len__(self) -> int:
-        return len(self.boxes)
 
 
 @dataclass(frozen=True)
@@ -215,7 +175,7 @@ class _Picture:
         inner = np.maximum(high - low, 0).prod(axis=2)
         union = self.areas[:, None] + box_area(targets)[None] - inner
         whole = np.where(self.crowd[None], self.areas[:, None], union)
-        return np.divide(inner, whole, out=np.zeros_like(inner), where=whole > 0)
+        return np.asarray(np.divide(inner, whole, out=np.zeros_like(inner), where=whole > 0))
 
     def match(self, area: tuple[float, float]) -> tuple[Array, Array, int]:
         """At each overlap, which boxes found something and which do not count; how many to find.

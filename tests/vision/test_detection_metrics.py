@@ -10,7 +10,8 @@ import pytest
 
 from bestiary.core.errors import DataError, IndexRangeError, ShapeError
 from bestiary.core.weights import load_file
-from bestiary.vision.detection_metrics import Boxes, DetectionReport
+from bestiary.vision.boxes import Boxes
+from bestiary.vision.detection_metrics import DetectionReport
 
 FIGURES = (
     "ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large"
