@@ -189,10 +189,9 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     if found is not None:
         return _curated(*found, options)
     here = obtain(name, options.request)
-    if here.source is None:
-        return from_folder(here.path, options)
-    loaded = from_folder(here.path, options, name=here.name)
-    loaded.card.source = described(here.source)
+    loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
+    if here.source is not None:
+        loaded.card.source = described(here.source)
     licences.describe(loaded.card, here.path)
     return loaded
 

@@ -91,6 +91,8 @@ def obtain(name: str | Path, request: Request | None = None) -> Obtained:
         HubError: nothing of that name, it could not be had, or it is not what the lock says.
     """
     request = request or Request()
+    if not str(name).strip():
+        raise HubError("the name of a model is empty.\nAll names: bestiary list", name=str(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _of_folder(str(name), folder, request)

