@@ -31,6 +31,7 @@ def label(op: Op[..., Any], position: int) -> str:
 
 
 def no_operand(name: str, got: Any) -> DtypeError:
+    """Something that is neither a tensor nor an array nor a number."""
     return DtypeError(
         f"{name}: expected a tensor, an array or a number, got {type(got).__name__}.\n"
         f"Make it a tensor first: bt.asarray(...)",
@@ -39,6 +40,7 @@ def no_operand(name: str, got: Any) -> DtypeError:
 
 
 def devices_differ(op: Op[..., Any], operands: tuple[Any, ...], arrays: list[Any]) -> DeviceError:
+    """Each operand and where it is."""
     places = []
     devices = set()
     for i, (x, a) in enumerate(zip(operands, arrays, strict=True)):
@@ -100,6 +102,7 @@ def clearer(
 
 
 def no_graph(out: Tensor) -> GradError:
+    """A gradient is asked for, and nothing was recorded."""
     if not state.grad_enabled:
         cause = "it was computed under no_grad or inference_mode: move the computation outside."
     else:
@@ -115,6 +118,7 @@ def no_graph(out: Tensor) -> GradError:
 
 
 def no_single_value(out: Tensor) -> GradError:
+    """A gradient is asked for, and where it starts is not said."""
     return GradError(
         f"backward: the result has shape {out.shape}, {out.size} values, and a "
         "gradient starts from one.\nReduce it first: loss.mean().backward()\n"
@@ -124,6 +128,7 @@ def no_single_value(out: Tensor) -> GradError:
 
 
 def no_rule(op: Op[..., Any]) -> GradError:
+    """A gradient is asked for through an operation that has none."""
     return GradError(
         f"{op.name} has no gradient.\nIf none is wanted, detach its input: x.detach()",
         op=op.name,
@@ -131,6 +136,7 @@ def no_rule(op: Op[..., Any]) -> GradError:
 
 
 def graph_freed(node: Node) -> GradError:
+    """A second backward pass over a graph that was not kept."""
     return GradError(
         f"backward: the graph was freed by an earlier backward (at {node.op.name}, "
         f"{user_line(node.code, node.lasti)}).\n"
@@ -199,6 +205,7 @@ def warn_of_prediction(x: Tensor) -> None:
 
 
 def not_for_numpy(x: Tensor, on_device: bool) -> GradError:
+    """A tensor with a graph, or of a GPU, is to become a NumPy array."""
     steps, reasons = [], []
     if x._node is not None:
         steps.append(".detach()")
@@ -214,6 +221,7 @@ def not_for_numpy(x: Tensor, on_device: bool) -> GradError:
 
 
 def no_gradient_for(dtype: dtypes.DType) -> GradError:
+    """Integers and booleans cannot require gradients."""
     return GradError(
         f"a tensor of {dtype} can have no gradient.\n"
         "Convert it: x.astype(bt.float32).requires_grad_()",
@@ -222,6 +230,7 @@ def no_gradient_for(dtype: dtypes.DType) -> GradError:
 
 
 def write_to_leaf(x: Tensor) -> GradError:
+    """`x[i] = v` on a parameter or another leaf."""
     return GradError(
         "x[i] = v on a leaf that needs gradients would change what gradients refer to.\n"
         "A training step? Use an optimizer, or bt.assign(x, value) to overwrite it all.\n"
@@ -231,6 +240,7 @@ def write_to_leaf(x: Tensor) -> GradError:
 
 
 def write_to_view(x: Tensor) -> GradError:
+    """`x[i] = v` on a part of another tensor."""
     return GradError(
         "x[i] = v on the result of indexing, reshape or transpose: whether it shares "
         "memory depends on the layout.\n"

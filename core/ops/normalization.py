@@ -1,4 +1,4 @@
-"""Normalisation: batch, layer, group and root-mean-square, and sums over channels.
+"""Batch normalisation, sums over channels, and what all normalisations share.
 
 Statistics are handed around in float64: they are few, and float64 results are not rounded when
 the data is a half type. Results have the memory layout of their input, channels-last included.

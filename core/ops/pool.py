@@ -1,4 +1,4 @@
-"""Pooling over (B, C, H, W) and its gradients, in either memory layout.
+"""Pooling over (B, C, H, W) and its gradients, in either memory layout; see pooling.py.
 
 Windows are walked element by element of the kernel, each a strided view of the whole image, so
 that nothing is gathered; positions outside the image are left out, not filled in.

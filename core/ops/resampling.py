@@ -1,4 +1,4 @@
-"""Resampling along axes: interpolation, averaging, padding by reflection, and sampling at points.
+"""Resampling along axes: interpolation and averaging; pixels made of channels and back.
 
 What is linear and separable is one primitive: each output is a weighted sum of a few inputs
 along one axis, `taps`. Its transpose is the same primitive with the transposed taps, which
