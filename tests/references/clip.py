@@ -49,13 +49,13 @@ TEMPLATE, LABELS = "a drawing of a {}", ("cat", "large dog", "Model", "the shape
 _TEXT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 _TEXT |= {"intermediate_size": 40, "max_position_embeddings": 24}
 _VISION = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3}
-_VISION |= {"intermediate_size": 44, "image_size": 32, "patch_size": 8}
+_VISION |= {"intermediate_size": 44, "image_size": 16, "patch_size": 4}
 # OpenAI's activation and old number for the end of a text; LAION's activation and the true number.
 MODELS = {
     "clip-transformers": ("quick_gelu", 2, 10),
     "clip-transformers-gelu": ("gelu", None, 14),
 }
-INPUTS = ((2, 3, 32, 32), (1, 3, 44, 24))
+INPUTS = ((2, 3, 16, 16), (1, 3, 22, 12))
 
 NAMES = {
     "clip-vit-base-patch32": (32, 224, "base"),
@@ -108,7 +108,7 @@ def models() -> None:
     vocab, merges = train("</w>")
     end = vocab["<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=24)
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16)
     noise = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
     picture = np.asarray(Image.fromarray(noise).resize((52, 40), Image.Resampling.BICUBIC))
     for seed, (name, (act, number, size)) in enumerate(MODELS.items()):
@@ -117,7 +117,7 @@ def models() -> None:
         ends = {"eos_token_id": end if number is None else number, "bos_token_id": end - 1}
         config = CLIPConfig(
             text_config={**_TEXT, **ends, "hidden_act": act, "vocab_size": len(vocab)},
-            vision_config={**_VISION, "hidden_act": act},
+            vision_config={**_VISION, "hidden_act": act, "num_hidden_layers": 2 - seed},
             projection_dim=size,
         )
         model = common.randomise(CLIPModel(config), 80 + seed)

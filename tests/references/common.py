@@ -67,12 +67,12 @@ def metadata(*packages: str, **more: str) -> dict[str, str]:
 def listing(model: torch.nn.Module) -> dict[str, object]:
     """Names and shapes of all tensors, and the parameter count, in few lines.
 
-    Names that differ only in their first number and have one shape are one line: the name with
+    Names that differ only in their last number and have one shape are one line: the name with
     `{}` for the number -> the shape, and the numbers.
     """
     tensors: dict[str, list[object]] = {}
     for name, tensor in model.state_dict().items():
-        found = re.search(r"(?<=\.)\d+(?=\.)", name)
+        found = next(reversed(list(re.finditer(r"(?<=\.)\d+(?=\.)", name))), None)
         shape = list(tensor.shape)
         if found is None:
             tensors[name] = [shape]

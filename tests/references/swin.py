@@ -19,18 +19,18 @@ import transformers  # noqa: E402
 from timm.models import save_for_hf  # noqa: E402
 
 _TINY = {"embed_dim": 12, "depths": [2, 2], "num_heads": [3, 2], "window_size": 3}
-_TINY |= {"num_classes": 7, "drop_path_rate": 0.0}
+_TINY |= {"num_classes": 7, "drop_path_rate": 0.0, "patch_size": 2, "mlp_ratio": 2.0}
 # timm takes pictures of one size: maps of 9 x 9 and 5 x 5 tokens, then some that windows do not
 # fill, of which one is as high as a window.
 TIMM = {
-    "swin-timm": {**_TINY, "img_size": [36, 36], "mlp_ratio": 2.5},
-    "swin-timm-odd": {**_TINY, "img_size": [24, 44], "patch_size": 4},
-    "swin-timm-nohead": {**_TINY, "img_size": [32, 40], "qkv_bias": False, "num_classes": 0},
+    "swin-timm": {**_TINY, "img_size": [18, 18], "mlp_ratio": 2.5},
+    "swin-timm-odd": {**_TINY, "img_size": [12, 22]},
+    "swin-timm-nohead": {**_TINY, "img_size": [16, 20], "qkv_bias": False, "num_classes": 0},
 }
 # transformers takes any: an odd one, one that fills no patch, and one as high as a window.
-INPUTS = ((2, 3, 36, 36), (1, 3, 43, 30), (1, 3, 24, 40))
+INPUTS = ((2, 3, 18, 18), (1, 3, 21, 15), (1, 3, 12, 20))
 _SMALL = {"embed_dim": 12, "depths": [2, 2], "num_heads": [3, 2], "window_size": 3}
-_SMALL |= {"image_size": 36, "drop_path_rate": 0.0}
+_SMALL |= {"image_size": 18, "patch_size": 2, "drop_path_rate": 0.0, "mlp_ratio": 2.0}
 TRANSFORMERS = {
     "swin-transformers": ("SwinForImageClassification", {**_SMALL, "qkv_bias": False}),
     "swin-transformers-nohead": ("SwinModel", {**_SMALL, "layer_norm_eps": 1e-3}),

@@ -20,16 +20,17 @@ import transformers  # noqa: E402
 from timm.models import save_for_hf  # noqa: E402
 
 # The size that the table of positions is for, and a larger and a smaller one, not square.
-TIMM_INPUTS = ((2, 3, 24, 40), (1, 3, 40, 48), (1, 3, 16, 24))
-TRANSFORMERS_INPUTS = ((2, 3, 32, 32), (1, 3, 44, 24), (1, 3, 16, 24))
+TIMM_INPUTS = ((2, 3, 12, 20), (1, 3, 20, 24), (1, 3, 8, 12))
+TRANSFORMERS_INPUTS = ((2, 3, 16, 16), (1, 3, 22, 12), (1, 3, 8, 12))
 
-_TINY = {"img_size": [24, 40], "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+_TINY = {"img_size": [12, 20], "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+_TINY |= {"mlp_ratio": 2.0}
 _ANY = {**_TINY, "dynamic_img_size": True}
 TIMM = {
     "vit-timm": ("vit_tiny_patch16_224", {**_ANY, "num_classes": 7}),
     "vit-timm-mean": (
         "vit_small_patch32_224",
-        {**_ANY, "global_pool": "avg", "qkv_bias": False, "mlp_ratio": 2.5, "num_classes": 5},
+        {**_ANY, "global_pool": "avg", "qkv_bias": False, "mlp_ratio": 1.5, "num_classes": 5},
     ),
     "vit-timm-nohead": ("vit_base_patch16_224", {**_ANY, "in_chans": 1, "num_classes": 0}),
     "vit-timm-distilled": ("deit_tiny_distilled_patch16_224", {**_ANY, "num_classes": 6}),
@@ -40,7 +41,7 @@ TIMM = {
 }
 
 _SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
-_SMALL |= {"image_size": 32, "patch_size": 8}
+_SMALL |= {"image_size": 16, "patch_size": 4}
 _VIT = {**_SMALL, "intermediate_size": 40}
 TRANSFORMERS = {
     "vit-transformers": ("ViTForImageClassification", {**_VIT, "qkv_bias": False}),
@@ -51,12 +52,15 @@ TRANSFORMERS = {
         {**_VIT, "hidden_act": "gelu_new"},
     ),
     "dinov2-transformers": ("Dinov2Model", {**_SMALL, "mlp_ratio": 2}),
-    "dinov2-transformers-classifier": ("Dinov2ForImageClassification", _SMALL),
+    "dinov2-transformers-classifier": ("Dinov2ForImageClassification", {**_SMALL, "mlp_ratio": 1}),
     "dinov2-transformers-registers": (
         "Dinov2WithRegistersForImageClassification",
-        {**_SMALL, "num_register_tokens": 3},
+        {**_SMALL, "mlp_ratio": 2, "num_register_tokens": 3},
     ),
-    "dinov2-transformers-swiglu": ("Dinov2Model", {**_SMALL, "use_swiglu_ffn": True}),
+    "dinov2-transformers-swiglu": (
+        "Dinov2Model",
+        {**_SMALL, "mlp_ratio": 3, "use_swiglu_ffn": True},
+    ),
 }
 
 # Name here -> timm's name, the class of transformers, size, patch, pixels.
