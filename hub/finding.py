@@ -64,9 +64,13 @@ def search(
 
 
 def _score(word: str, architecture: Architecture, entry: Entry) -> float:
-    """How well a word fits: 3 as a name, 2 within a name, 1 elsewhere, less if misspelled."""
+    """How well a word fits: from 4 for the name to 1 for a mention, less if misspelled."""
     names = [canonical(name) for name in (entry.name, *entry.aliases)]
     if word in names:
+        return 4.0
+    if word in _pieces(names[0]):
+        return 3.5
+    if any(word in _pieces(name) for name in names):
         return 3.0
     if any(word in name for name in names):
         return 2.0
@@ -74,7 +78,11 @@ def _score(word: str, architecture: Architecture, entry: Entry) -> float:
     others = re.findall(r"[a-z0-9][a-z0-9.-]*", said.lower())
     if any(word in other for other in others):
         return 1.0
-    pieces = {piece for name in names for piece in (name, *re.split(r"[-./]", name))}
+    pieces = {piece for name in names for piece in (name, *_pieces(name))}
     candidates = [*pieces, *others, *(p for other in others for p in other.split("-"))]
     near = difflib.get_close_matches(word, candidates, n=1, cutoff=_ALIKE)
     return difflib.SequenceMatcher(None, word, near[0]).ratio() * 0.9 if near else 0.0
+
+
+def _pieces(name: str) -> list[str]:
+    return re.split(r"[-./]", name)

@@ -253,6 +253,8 @@ def test_find(bestiary):
 def test_the_best_fit_comes_first():
     assert search(["RESNET_50"])[0][1].name == "resnet50"
     assert search(["resnt101"])[0][1].name == "resnet101"
+    names = [e.name for _, e in search(["vit", "small"])]
+    assert names[0].startswith("vit-small") and "deit-small-patch16-224" in names
     sizes = [e.parameters for _, e in search([], Wanted(fewest=20_000_000, most=30_000_000))]
     assert sizes and all(20_000_000 <= n <= 30_000_000 for n in sizes)
     assert all("classification" in a.task for a, _ in search([], Wanted(task="classification")))
