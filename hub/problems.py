@@ -52,6 +52,14 @@ def status_error(answer: Any, repo: str, revision: str | None, has_token: bool) 
         )
     if code == "EntryNotFound":
         return HubError(f"{repo} has no such file.", reason="file", **facts)
+    if status == 401 and "credentials" in headers.get("x-error-message", "").lower():
+        return HubError(
+            "the hub does not accept the token that was sent: it ran out, or was revoked.\n"
+            "Log in again: hf auth login. Or send none: bt.configure(token=False) "
+            "(HF_TOKEN, where it is set, comes before the login).",
+            reason="token",
+            **facts,
+        )
     if code == "RepoNotFound" or status in (401, 403, 404):
         return HubError(
             f"there is no public repository {repo!r} on the hub (or it is private).\n"

@@ -61,6 +61,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("BESTIARY_HOME", str(tmp_path / "bestiary"))
     monkeypatch.setattr(settings, "_configured", {"xet": False})
+    # Decided when it was imported: a login of whoever runs the tests is none of their business.
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
     forget_warnings()
     yield tmp_path / "hf" / "hub"
     forget_warnings()

@@ -189,6 +189,22 @@ def test_row_26_killed_and_run_again(hub, folder, own_cache, hub_variables):
     killed_at_random(hub, folder, own_cache, hub_variables, kills=3)
 
 
+def test_row_26_interrupted_by_the_user_and_run_again(hub, folder, own_cache, hub_variables):
+    hub.faults = [hub_server.Fault(WEIGHTS, where="storage", at=25 * MIB, pause=60)]
+    process = start(hub, hub_variables)
+    part = Storage(REPO).partial(hub.digests(folder / WEIGHTS)[1])
+    while not (part.exists() and part.stat().st_size > 20 * MIB):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in error
+    done = part.stat().st_size
+    hub.faults = []
+    finish(start(hub, hub_variables))
+    assert hub.bodies(WEIGHTS)[-1].range == done
+    assert no_parts(own_cache) and same(fetch(REPO, FILES), folder)
+
+
 @pytest.mark.slow
 def test_row_26_killed_fifty_times_and_run_again(hub, folder, own_cache, hub_variables):
     killed_at_random(hub, folder, own_cache, hub_variables, kills=50)

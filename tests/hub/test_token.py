@@ -162,6 +162,23 @@ def test_errors_29_a_gated_repository(hub, monkeypatch):
     assert set(snapshot(REPO).files) == set(FILES)
 
 
+def test_errors_29_gated_files_of_a_public_list(hub):
+    """As on the public hub: anybody may read what files there are, but not the files."""
+    gated = {"status": 403, "headers": {"X-Error-Code": "GatedRepo"}, "times": 9}
+    hub.faults = [hub_server.Fault("resolve", **gated)]
+    with pytest.raises(HubError, match="is gated"):
+        snapshot(REPO)
+
+
+def test_errors_29_a_token_that_ran_out(hub):
+    bt.configure(token=TOKEN)
+    message = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    hub.faults = [hub_server.Fault("api", times=9, status=401, headers=message)]
+    with pytest.raises(HubError, match="does not accept the token") as caught:
+        snapshot(REPO)
+    assert caught.value.reason == "token" and "hf auth login" in str(caught.value)
+
+
 def test_errors_29_a_private_or_unknown_repository(hub):
     with pytest.raises(HubError, match=r"no public repository 'zoo/resnet51'") as caught:
         snapshot("zoo/resnet51")
