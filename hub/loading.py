@@ -38,6 +38,7 @@ MARKER = "bestiary"  # the key of config.json that tells our own saved models
 _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
+    "image-segmentation": ("vision.segmenter", "Segmenter"),
     "object-detection": ("vision.detector", "Detector"),
     "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }

@@ -174,6 +174,8 @@ class Architecture:
         task: what it does, one of the Hugging Face task names.
         layouts: by name; "native" is our own.
         model_types: `model_type` of published config.json files.
+        classes: of transformers, where other architectures have the same `model_type`; it comes
+            before them for files that one of these classes wrote.
         architectures: timm's `architecture` names, as regular expressions.
         head: module paths that `num_classes=` replaces.
         stem: the weight that `in_channels=` adapts.
@@ -187,6 +189,7 @@ class Architecture:
     task: str
     layouts: Mapping[str, Layout]
     model_types: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     stem: str | None = None
@@ -214,6 +217,7 @@ def register(
     task: str,
     layouts: Mapping[str, Layout] | None = None,
     model_types: tuple[str, ...] = (),
+    classes: tuple[str, ...] = (),
     architectures: tuple[str, ...] = (),
     head: tuple[str, ...] = (),
     stem: str | None = None,
@@ -230,6 +234,7 @@ def register(
             task=task,
             layouts={"native": Layout(), **(layouts or {})},
             model_types=model_types,
+            classes=classes,
             architectures=architectures,
             head=head,
             stem=stem,
@@ -397,6 +402,11 @@ def architecture_of_config(config: Mapping[str, Any]) -> tuple[Architecture, str
     """The architecture that a published config.json describes, and its layout."""
     _scan()
     model_type, timm_name = config.get("model_type"), config.get("architecture")
+    wrote = config.get("architectures")
+    name = wrote[0] if isinstance(wrote, list) and wrote else None
+    for architecture in _architectures.values():
+        if name in architecture.classes:
+            return architecture, "transformers"
     for architecture in _architectures.values():
         if model_type is not None and model_type in architecture.model_types:
             return architecture, "transformers"

@@ -40,6 +40,7 @@ _SILENT = frozenset((
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class",
     "_valid_processor_keys", "do_convert_rgb", "data_format", "input_data_format", "auto_map",
     "default_to_square", "device", "disable_grouping", "return_tensors", "backend",
+    "do_reduce_labels", "reduce_labels",
 ))
 _UNDERSTOOD = frozenset((
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
@@ -48,7 +49,7 @@ _UNDERSTOOD = frozenset((
 # The processors that do nothing beyond those keys.
 _PROCESSORS = (
     "Beit", "Bit", "CLIP", "ConvNext", "DeiT", "Dinov2", "Levit", "MobileNetV1", "MobileNetV2",
-    "PoolFormer", "ResNet", "Swin", "ViT",
+    "PoolFormer", "ResNet", "Segformer", "Swin", "ViT",
 )
 # fmt: on
 
