@@ -1,4 +1,4 @@
-"""Warnings about probable mistakes, each given once per process."""
+"""Warnings, each given once per process: probable mistakes, and what a user should know."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ class TrainingWarning(UserWarning):
     """Something in a training or prediction loop looks forgotten."""
 
 
-def warn_once(key: str, message: str) -> None:
+class HubWarning(UserWarning):
+    """A model was found or fetched, though not as one would expect."""
+
+
+def warn_once(key: str, message: str, category: type[Warning] = TrainingWarning) -> None:
     """Warn at the user's line, unless a warning of this key was given before."""
     if key in _given:
         return
@@ -21,7 +25,7 @@ def warn_once(key: str, message: str) -> None:
     frame = user_frame()
     warnings.warn_explicit(
         message,
-        TrainingWarning,
+        category,
         frame.f_code.co_filename,
         frame.f_lineno,
         module=frame.f_globals.get("__name__"),

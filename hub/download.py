@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..core.errors import HubError
 from ..core.insight.progress import progress
-from ..core.notice import warn_once
+from ..core.notice import HubWarning, warn_once
 from .cache import COMMIT, Record, RemoteFile, Storage, check_name, repositories
 from .problems import Unreachable, offline_error, out_of_reach
 from .settings import Settings, current
@@ -141,6 +141,7 @@ def fetch(
             f"hub out of reach: {repo}",
             f"the hub could not be asked about {repo}; its copy in the cache is used "
             f"({error.message})",
+            HubWarning,
         )
         return here
     storage.keep_ref(revision, commit)

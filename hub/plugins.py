@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import HubError
-from ..core.notice import warn_once
+from ..core.notice import HubWarning, warn_once
 from .cache import check_name, check_repo, check_revision
 from .registry import Entry, Hub, Installed, Metric, Source, canonical
 
@@ -69,6 +69,7 @@ def offers() -> list[Offer]:
                 f"plugin {distribution.name}",
                 f"the models that the distribution {distribution.name} offers are left out: "
                 f"{error}",
+                HubWarning,
             )
             continue
         for offer in offered:
@@ -78,6 +79,7 @@ def offers() -> list[Offer]:
                     f"plugin name {offer.entry.name}",
                     f"{offer.distribution} and {other.distribution} both offer a model named "
                     f"{offer.entry.name}; that of {other.distribution} is used",
+                    HubWarning,
                 )
     return [found[name] for name in sorted(found)]
 

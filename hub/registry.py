@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import HubError
-from ..core.notice import warn_once
+from ..core.notice import HubWarning, warn_once
 
 if TYPE_CHECKING:
     from ..core.nn import Module
@@ -337,6 +337,7 @@ def _resolved(name: str) -> tuple[Architecture, Entry] | None:
             f"plugin architecture {offer.architecture}",
             f"{offer.distribution} offers {offer.entry.name}, of the architecture "
             f"{offer.architecture!r}, which this version does not have; it is left out",
+            HubWarning,
         )
         return None
     return architecture, offer.entry

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import HubError
-from ..core.notice import warn_once
+from ..core.notice import HubWarning, warn_once
 from .cache import RemoteFile, Storage
 from .choice import Choice, choose, shards, wanted_here
 from .download import Snapshot, cached, fetch, listing
@@ -75,6 +75,7 @@ def snapshot(
             warn_once(
                 f"hub out of reach: {repo}",
                 f"the hub could not be asked about {repo}; its copy in the cache is used",
+                HubWarning,
             )
         return found
     Storage(repo).keep_ref(revision, commit)

@@ -12,7 +12,7 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import HubError
-from bestiary.core.notice import TrainingWarning
+from bestiary.core.notice import HubWarning
 from bestiary.hub import web
 from bestiary.hub.download import cached, fetch
 from bestiary.hub.repository import snapshot
@@ -269,7 +269,7 @@ def test_row_29_with_a_copy_it_is_used_with_one_warning(hub, kind, monkeypatch, 
     hub.forget()
     unreachable(hub, kind, monkeypatch, black_hole, seconds=0.3)
     assert snapshot(REPO).files == first.files  # complete: nothing is asked, nothing is said
-    with pytest.warns(TrainingWarning, match="its copy in the cache is used"):
+    with pytest.warns(HubWarning, match="its copy in the cache is used"):
         assert fetch(REPO, FILES, refresh=True).commit == first.commit
     assert snapshot(REPO, refresh=True).commit == first.commit  # warned of already
 
@@ -280,7 +280,7 @@ def test_row_29_a_newer_commit_that_breaks_off_leaves_the_older_one_in_use(hub, 
     hub.revisions[REPO] = {"main": ("f" * 40, newer)}
     hub.faults = [hub_server.Fault(WEIGHTS, times=999, close="silent")]
     bt.configure(deadline=0.3)
-    with pytest.warns(TrainingWarning, match="its copy in the cache is used"):
+    with pytest.warns(HubWarning, match="its copy in the cache is used"):
         assert fetch(REPO, FILES, refresh=True).files == first.files
     assert cached(REPO).commit == first.commit
 
@@ -291,7 +291,7 @@ def test_row_29_without_its_tokenizer_a_model_is_used_with_one_warning(hub, tmp_
     try:
         fetch(REPO, FILES)
         hub.faults = [hub_server.Fault("", times=999, close="silent")]
-        with pytest.warns(TrainingWarning, match="its copy in the cache is used"):
+        with pytest.warns(HubWarning, match="its copy in the cache is used"):
             found = snapshot(REPO)
         assert set(found.files) == set(FILES)
         bt.configure(offline=True)
