@@ -310,6 +310,21 @@ def test_row_25_a_changed_time_alone_is_looked_into_once(hub, monkeypatch):
     assert cached(REPO, filenames=FILES) is None
 
 
+def test_row_25_a_file_that_another_tool_left_broken(hub, folder, own_cache):
+    """Nothing is recorded of it, but its name in the cache is the hash that it should have."""
+    import huggingface_hub
+
+    for name in FILES:
+        path = huggingface_hub.hf_hub_download(
+            REPO, name, cache_dir=own_cache, endpoint=hub.url, token=False
+        )
+    os.truncate(path, 1000)
+    assert cached(REPO) is None
+    hub.forget()
+    assert fetch(REPO, FILES).files[FILES[1]].read_bytes() == (folder / FILES[1]).read_bytes()
+    assert [r.path.rpartition("/")[2].partition("?")[0] for r in hub.bodies()] == [FILES[1]]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -55,7 +55,7 @@ def hub():
         yield served
 
 
-def test_a_repository_is_fetched_once_into_the_standard_cache(hub, tmp_path):
+def test_row_23_by_name_fetched_once_into_the_standard_cache(hub, tmp_path):
     found = load(hub.url, tmp_path, "zoo/resnet")
     assert found["loaded"] > 10
     assert found["source"] == "https://huggingface.co/zoo/resnet"
@@ -68,14 +68,14 @@ def test_a_repository_is_fetched_once_into_the_standard_cache(hub, tmp_path):
     assert hub.requests == []  # complete in the cache: no connection at all
 
 
-def test_offline_with_a_complete_cache(hub, tmp_path):
+def test_row_30_offline_with_a_complete_cache(hub, tmp_path):
     load(hub.url, tmp_path, "zoo/resnet")
     hub.forget()
     assert load(hub.url, tmp_path, "zoo/resnet", HF_HUB_OFFLINE="1")["loaded"] > 10
     assert hub.requests == []
 
 
-def test_offline_without_it(hub, tmp_path):  # ERRORS 30
+def test_errors_30_offline_without_it(hub, tmp_path):
     found = load(hub.url, tmp_path, "zoo/resnet", HF_HUB_OFFLINE="1")
     assert found["kind"] == "HubError"
     for part in ("HF_HUB_OFFLINE", str(tmp_path), "bestiary pull zoo/resnet"):
@@ -88,13 +88,13 @@ def test_no_such_repository(hub, tmp_path):
     assert "no public repository 'zoo/nothing'" in found["error"]
 
 
-def test_a_gated_repository(hub, tmp_path):  # ERRORS 29
+def test_errors_29_a_gated_repository(hub, tmp_path):
     found = load(hub.url, tmp_path, "zoo/locked")
     for part in ("gated", "https://huggingface.co/zoo/locked", "A token was not found"):
         assert part in found["error"]
 
 
-def test_no_server(tmp_path):  # ERRORS 37
+def test_errors_37_no_server(tmp_path):
     found = load("http://127.0.0.1:9", tmp_path, "zoo/resnet")
     assert "could not be reached" in found["error"]
     assert "efficientnet-lite0" in found["error"]  # what can be had without it
