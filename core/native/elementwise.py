@@ -15,7 +15,6 @@ from ..errors import DtypeError, ShapeError
 from .runtime import GRAIN, Float32, run
 
 _FLOAT32 = np.dtype(np.float32)
-_UINT16 = np.dtype(np.uint16)
 
 
 def erf(x: Float32, out: Float32 | None = None) -> Float32:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,3 +65,26 @@ def state_for(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray[Any, A
             value = rng.normal(size=shape) * 0.02
         state[name] = value.astype(np.float32)
     return state
+
+
+MODELS = "BESTIARY_BENCH_MODELS"  # the folder of run.py's --models
+
+
+def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, Callable[[], Job]]:
+    """A job for each saved family and batch: `job` gets its folder and the pictures."""
+    from families import TIMM, TRANSFORMERS, side_of
+
+    folder = os.environ.get(MODELS)
+    if folder is None:
+        return {}
+
+    def make(name: str, batch: int) -> Callable[[], Job]:
+        side = side_of(name)
+        return lambda: job(Path(folder) / name, numbers(batch, 3, side, side))
+
+    return {
+        f"family-{name}-{batch}": make(name, batch)
+        for name in (*TIMM, *TRANSFORMERS)
+        if (Path(folder) / name).is_dir()
+        for batch in (1, 8)
+    }

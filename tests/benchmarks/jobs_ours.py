@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, numbers, state_for
+from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for
 
 import bestiary as bt
 from bestiary import nn, optim
@@ -205,6 +205,23 @@ def mlp_forward_1() -> Job:
     )
     x = bt.Tensor(numbers(1, 4))
     return Job(quiet(lambda: module(x)))
+
+
+def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
+    from families import PICTURES_ONLY
+
+    module = bt.load(folder).module
+    function = module.embed if folder.name in PICTURES_ONLY else module
+    x = bt.Tensor(pictures)
+
+    def first() -> bt.Tensor:
+        out = function(x)
+        return out if isinstance(out, bt.Tensor) else out[0]
+
+    return Job(quiet(first))
+
+
+JOBS.update(family_jobs(family))
 
 
 # -- starting ------------------------------------------------------------------------------------

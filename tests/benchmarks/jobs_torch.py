@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, numbers, state_for
+from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for
 from torch import nn
 
 JOBS: dict[str, Callable[[], Job]] = {}
@@ -241,3 +242,22 @@ def mlp_forward_1() -> Job:
 def start_import() -> Job:
     code = "import torch.nn"
     return Job(lambda: subprocess.run([sys.executable, "-c", code], check=True) and None)
+
+
+def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
+    from families import PICTURES_ONLY, opened
+
+    model = opened(folder).to(memory_format=torch.channels_last)
+    function = model.get_image_features if folder.name in PICTURES_ONLY else model
+    x = torch.from_numpy(pictures).contiguous(memory_format=torch.channels_last)
+
+    def first() -> torch.Tensor:
+        out = function(x)
+        if folder.name in PICTURES_ONLY and not isinstance(out, torch.Tensor):
+            return out.pooler_output
+        return out if isinstance(out, torch.Tensor) else out[0]
+
+    return Job(quiet(first))
+
+
+JOBS.update(family_jobs(family))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import MODELS
 
 HERE = Path(__file__).resolve().parent
 # Unset for all sides: they force slower BLAS kernels, or keep Python from caching what it compiles.
@@ -138,10 +139,13 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="Python of an environment with torch")
+    parser.add_argument("--models", help="a folder of families.py: adds the jobs family-...")
     parser.add_argument("--only", help="jobs whose name holds this")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", help="write the rows to this file")
     arguments = parser.parse_args()
+    if arguments.models:
+        os.environ[MODELS] = str(Path(arguments.models).resolve())
     rows = run(arguments)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")

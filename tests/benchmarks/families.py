@@ -1,0 +1,109 @@
+"""Published architectures at full size with random weights, saved by timm and transformers.
+
+    ../peer/bin/python tests/benchmarks/families.py MODELS        # in the peer's environment, once
+    python tests/benchmarks/run.py --peer ../peer/bin/python --models MODELS --only family
+
+Both sides of run.py then load the same folders, ours by their path alone, and are compared before
+they are timed: pictures of 224 pixels (512 for detection and segmentation), batches of 1 and 8.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Family: its name in timm, or its class in transformers and settings that are not the default.
+TIMM = {
+    "resnet50": "resnet50",
+    "mobilenet-v2": "mobilenetv2_100",
+    "mobilenet-v3-small": "mobilenetv3_small_100",
+    "mobilenet-v3-large": "mobilenetv3_large_100",
+    "efficientnet-b0": "efficientnet_b0",
+    "efficientnet-v2-s": "tf_efficientnetv2_s",
+    "convnext-tiny": "convnext_tiny",
+    "vit-base": "vit_base_patch16_224",
+    "deit-small": "deit_small_patch16_224",
+}
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dinov2-small": ("Dinov2Model", {"hidden_size": 384, "num_attention_heads": 6}),
+    "clip-base-32": ("CLIPModel", {}),
+    "swin-tiny": ("SwinForImageClassification", {"num_labels": 1000}),
+    "yolos-tiny": (
+        "YolosForObjectDetection",
+        {
+            "hidden_size": 192,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+            "image_size": [800, 1333],
+            "use_mid_position_embeddings": False,
+            "num_labels": 91,
+        },
+    ),
+    "segformer-b0": ("SegformerForSemanticSegmentation", {"num_labels": 150}),
+    "deeplab-mobilenet-v2": (
+        "MobileNetV2ForSemanticSegmentation",
+        {"output_stride": 16, "num_labels": 21},
+    ),
+}
+PICTURES_ONLY = ("clip-base-32",)  # of two towers, the one for pictures is timed
+# Random weights of this one make numbers that overflow what can be compared.
+TAMED = ("efficientnet-v2-s",)
+LARGE = ("yolos-tiny", "segformer-b0", "deeplab-mobilenet-v2")
+
+
+def side_of(name: str) -> int:
+    """Height and width of the pictures that a family is timed on."""
+    return 512 if name in LARGE else 224
+
+
+def imported() -> tuple[Any, Any]:
+    """timm and transformers, without a torchvision."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "references"))
+    import torchvision_stub
+
+    torchvision_stub.install()
+    import timm
+    import transformers
+
+    return timm, transformers
+
+
+def opened(folder: Path) -> Any:
+    """The model in a folder, built by the library that saved it."""
+    timm, transformers = imported()
+    if folder.name in TIMM:
+        from safetensors.torch import load_file
+
+        model = timm.create_model(TIMM[folder.name])
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()
+    kind = getattr(transformers, TRANSFORMERS[folder.name][0])
+    return kind.from_pretrained(folder).eval()
+
+
+def make(folder: Path) -> None:
+    """Save every family with random weights."""
+    timm, transformers = imported()
+    import common
+    from timm.models import save_for_hf
+
+    for name, architecture in TIMM.items():
+        model = common.randomise(timm.create_model(architecture), seed=1)
+        for parameter in model.parameters() if name in TAMED else ():
+            parameter.data *= 0.6 if parameter.ndim > 1 else 1
+        save_for_hf(model, folder / name, safe_serialization=True)
+        print(name, flush=True)
+    for name, (kind, settings) in TRANSFORMERS.items():
+        model_class = getattr(transformers, kind)
+        model = model_class(model_class.config_class(**settings))
+        common.randomise(model, seed=1).save_pretrained(folder / name)
+        print(name, flush=True)
+    (folder / "families.json").write_text(json.dumps([*TIMM, *TRANSFORMERS]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    make(Path(sys.argv[1]))
