@@ -13,7 +13,14 @@ _NAMES = {
     for module, names in {
         "augment": "ColorJitter CutMix Mixup RandAugment RandomCrop RandomErasing "
         "RandomHorizontalFlip RandomResizedCrop RandomVerticalFlip TrivialAugment",
+        "boxes": "Boxes batched_nms box_area box_giou box_iou clip_boxes convert_boxes nms",
+        "detection_data": "DetectionData detection_data",
+        "detection_metrics": "DetectionReport",
+        "detection_preprocess": "DetectionPreprocess",
+        "detector": "Detector coco_json",
+        "drawing": "draw_boxes",
         "embedder": "Embedder",
+        "generated": "write_shapes",
         "labels": "imagenet_synsets label_names",
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
@@ -36,7 +43,23 @@ if TYPE_CHECKING:
     from .augment import RandomResizedCrop as RandomResizedCrop
     from .augment import RandomVerticalFlip as RandomVerticalFlip
     from .augment import TrivialAugment as TrivialAugment
+    from .boxes import Boxes as Boxes
+    from .boxes import batched_nms as batched_nms
+    from .boxes import box_area as box_area
+    from .boxes import box_giou as box_giou
+    from .boxes import box_iou as box_iou
+    from .boxes import clip_boxes as clip_boxes
+    from .boxes import convert_boxes as convert_boxes
+    from .boxes import nms as nms
+    from .detection_data import DetectionData as DetectionData
+    from .detection_data import detection_data as detection_data
+    from .detection_metrics import DetectionReport as DetectionReport
+    from .detection_preprocess import DetectionPreprocess as DetectionPreprocess
+    from .detector import Detector as Detector
+    from .detector import coco_json as coco_json
+    from .drawing import draw_boxes as draw_boxes
     from .embedder import Embedder as Embedder
+    from .generated import write_shapes as write_shapes
     from .labels import imagenet_synsets as imagenet_synsets
     from .labels import label_names as label_names
     from .metrics import ClassificationReport as ClassificationReport

@@ -1,4 +1,4 @@
-"""`bestiary evaluate`: accuracy, precision and recall on labelled pictures."""
+"""`bestiary evaluate`: how good a model is on labelled pictures, or on known boxes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
     from ...vision.labelled import HELD_OUT, labelled_pictures
 
     model = load(name, device=device)
+    if model.task == "object-detection":
+        boxes = model.evaluate(data)
+        if as_json:
+            print_json(boxes.to_dict())
+        else:
+            click.echo(str(boxes))
+        return
     if model.task != "image-classification":
         raise ConfigError(f"{name} is for {model.task}, which evaluate does not measure yet")
     found = labelled_pictures(data)

@@ -22,6 +22,7 @@ from .output import json_option, print_json
 @click.option("--lr", type=float, help="Learning rate of all layers.")
 @click.option("--no-flip", is_flag=True, help="Do not mirror pictures.")
 @click.option("--seed", type=int)
+@click.option("--untrained", is_flag=True, help="Start from nothing, without weights.")
 @click.option("--device", default="cpu", show_default=True)
 @json_option
 def finetune_command(
@@ -29,6 +30,7 @@ def finetune_command(
     data: Path,
     out: Path | None,
     no_flip: bool,
+    untrained: bool,
     device: str,
     as_json: bool,
     **settings: Any,
@@ -36,13 +38,16 @@ def finetune_command(
     """Teach the model NAME the classes of DATA.
 
     DATA is a folder with a folder of pictures for each class (or with train and val folders that
-    have them), or a CSV file with the columns path and label.
+    have them), or a CSV file with the columns path and label. For detectors it is a COCO JSON
+    file, or a folder with VOC XML or YOLO text.
     """
-    model = load(name, device=device)
+    model = load(name, device=device, weights=not untrained)
     if not hasattr(model, "finetune"):
         raise ConfigError(f"{name} is for {model.task}, which cannot be fine-tuned yet")
     target = out or Path(f"{Path(name).name}-finetuned")
     chosen = {k: v for k, v in settings.items() if v is not None}
+    if "head_epochs" in chosen and model.task == "object-detection":
+        raise click.UsageError("detectors train all layers at once: --epochs, no --head-epochs")
     if no_flip:
         chosen["flip"] = False
     new = model.finetune(data, out=target, quiet=as_json, **chosen)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...core.errors import ConfigError
+from ...core.paths import atomic
 from ..loading import load
 from .output import json_option, print_json
 
@@ -16,15 +20,31 @@ from .output import json_option, print_json
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Answers each.")
 @click.option("--labels", help="For models like CLIP: the words to choose from, 'a cat,a dog'.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Detectors: least score, 0.5.")
+@click.option("--draw", type=click.Path(path_type=Path), help="Detectors: folder for pictures.")
+@click.option("--coco", type=click.Path(path_type=Path), help="Detectors: file for COCO JSON.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @json_option
 def predict_command(
-    name: str, inputs: tuple[Path, ...], top: int, labels: str | None, device: str, as_json: bool
+    name: str,
+    inputs: tuple[Path, ...],
+    top: int,
+    labels: str | None,
+    threshold: float | None,
+    draw: Path | None,
+    coco: Path | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Run the model NAME on pictures, or on folders of them."""
     model = load(name, device=device)
     settings: dict[str, object] = {"top": top}
-    if model.task == "zero-shot-image-classification":
+    detector = model.task == "object-detection"
+    if not detector and (threshold is not None or draw is not None or coco is not None):
+        raise click.UsageError(f"{name} finds no boxes: no --threshold, --draw or --coco")
+    if detector:
+        settings = {} if threshold is None else {"threshold": threshold}
+    elif model.task == "zero-shot-image-classification":
         words = [word.strip() for word in (labels or "").split(",") if word.strip()]
         if not words:
             raise click.UsageError(f"{name} chooses from words of yours: --labels 'a cat,a dog'")
@@ -33,14 +53,38 @@ def predict_command(
         raise ConfigError(f"{name} is for {model.task}, which predict does not run yet")
     elif labels is not None:
         raise click.UsageError(f"{name} has labels of its own; --labels is for models like CLIP")
-    answers: dict[str, list[dict[str, object]]] = {}
+    answers: dict[str, list[dict[str, Any]]] = {}
     for path in inputs:
         found = model(path, **settings)
         answers.update(found if path.is_dir() else {str(path): found})
+    if draw is not None:
+        _draw(model, answers, draw)
+    if coco is not None:
+        _write_coco(model, answers, coco)
     if as_json:
         print_json(answers)
         return
     for path_name, found in answers.items():
         click.echo(path_name)
         for answer in found:
-            click.echo(f"  {answer['score']:6.1%}  {answer['label']}")
+            box = "  " + " ".join(f"{edge:g}" for edge in answer["box"]) if detector else ""
+            click.echo(f"  {answer['score']:6.1%}  {answer['label']}{box}")
+
+
+def _draw(model: Any, answers: Mapping[str, Any], folder: Path) -> None:
+    """Every picture with its boxes, under its own name; of two of one name, the later numbered."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for path, found in answers.items():
+        stem = name = Path(path).stem
+        while name in taken:
+            name = f"{stem}-{len(taken)}"
+        taken.add(name)
+        model.draw(path, found).save(folder / f"{name}.png")
+
+
+def _write_coco(model: Any, answers: Mapping[str, Any], path: Path) -> None:
+    from ...vision.detector import coco_json
+
+    with atomic(path) as part:
+        part.write_text(json.dumps(coco_json(dict(answers), model.labels)), encoding="utf-8")

@@ -36,3 +36,10 @@ def test_the_list_cannot_be_spoilt_by_its_user() -> None:
 def test_unknown_list() -> None:
     with pytest.raises(ConfigError, match="imagenet-1k, cifar-10"):
         label_names("imagenet")
+
+
+def test_coco() -> None:
+    labels = label_names("coco-91")
+    assert len(labels) == 91
+    assert sum(label != "N/A" for label in labels) == 80
+    assert (labels[1], labels[17], labels[90]) == ("person", "cat", "toothbrush")
