@@ -104,22 +104,20 @@ def test_logits_and_features_equal_the_references(folder: str) -> None:
     with bt.no_grad():
         for i in range(2):
             x = pictures(stored, i)
-            np.testing.assert_allclose(module(x).array, stored[f"{i}.logits"], atol=1e-4)
+            np.testing.assert_allclose(module(x).array, stored[f"{i}.logits"], atol=2e-5, rtol=0)
             features = module.forward_features(x).array
             np.testing.assert_allclose(features, stored[f"{i}.features"], atol=1e-4)
 
 
 @pytest.mark.parametrize("folder", ALL)
 def test_bfloat16_stays_near_the_references(folder: str) -> None:
-    """Or as near as the reference itself is in that type: deep networks amplify its rounding."""
     module, _ = module_of(folder, "bfloat16")
     assert module.dtype == bt.bfloat16
     stored = load_file(DATA / folder / "reference.safetensors")
-    tolerance = max(2e-2, 1.3 * float(stored["bfloat16.error"]))
     with bt.no_grad():
         for i in range(2):
             logits = module(pictures(stored, i, "bfloat16")).array.astype(np.float32)
-            np.testing.assert_allclose(logits, stored[f"{i}.logits"], atol=tolerance, rtol=0)
+            np.testing.assert_allclose(logits, stored[f"{i}.logits"], atol=2e-2, rtol=0)
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if "-timm" in f])
@@ -309,11 +307,6 @@ def changed(folder: str, tmp_path: Path, **changes: Any) -> Path:
         ("mobilenet-v2-transformers", {"output_stride": 4}, ["output_stride=4"]),
         ("mobilenet-v2-transformers", {"first_layer_is_expansion": False}, ["first_layer"]),
         ("mobilenet-v2-transformers", {"use_se": True}, ["use_se=True"]),
-        (
-            "mobilenet-v2-transformers",
-            {"architectures": ["MobileNetV2ForSemanticSegmentation"]},
-            ["SemanticSegmentation", "ImageClassification"],
-        ),
         ("mobilenet-v3-timm-small", {"model_args": {"head_bias": False}}, ["head_bias=False"]),
         ("mobilenet-v3-timm-small", {"img_depth": 3}, ["img_depth=3"]),
         ("efficientnet-timm", {"model_args": {"depth_multiplier": [1, 2]}}, ["2 factors", "7"]),
