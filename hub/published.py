@@ -137,8 +137,10 @@ def _by_file(
             if whole.shape[0] != sum(sizes):
                 return None
             parts.update(zip(members, np.split(whole, np.cumsum(sizes)[:-1]), strict=True))
-    if set(parts) != set(origin):
-        return None
+    kept = {id(parts[name]) for name in origin if name in parts}
+    more = [name for name in parts if name not in origin]
+    if set(origin) - set(parts) or any(id(parts[name]) not in kept for name in more):
+        return None  # but for tied weights, which are in a file once
     written = {}
     for new, (old, apply) in origin.items():
         array = parts[new] if apply is None else _before(parts[new], apply, shapes[old])

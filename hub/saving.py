@@ -54,7 +54,8 @@ def save_model(
     arrays = {name: tensor.cpu().array for name, tensor in module.state_dict().items()}
     if dtype is not None:
         wanted = as_dtype(dtype)
-        arrays = {n: a.astype(wanted) if a.dtype in FLOATS else a for n, a in arrays.items()}
+        once = {id(a): a.astype(wanted) for a in arrays.values() if a.dtype in FLOATS}
+        arrays = {name: once.get(id(a), a) for name, a in arrays.items()}  # what is tied stays so
     known, origin = architecture_by_name(architecture), origin_of(module)
     form = form_of(known, config, arrays, origin, labels) if known is not None else None
     written = arrays if form is None else form.arrays

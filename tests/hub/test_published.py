@@ -168,6 +168,19 @@ def test_half_precision_is_said(tmp_path):
     assert bt.load(tmp_path).report.cast
 
 
+def test_tied_weights_are_in_their_files_once():
+    from bestiary.hub.published import _by_file
+    from bestiary.hub.registry import Layout
+
+    layout = Layout(rename={"transformer.{rest}": "{rest}"})
+    weight, other = np.ones((3, 2)), np.zeros((3, 2))
+    shapes = {"transformer.wte.weight": (3, 2)}
+    tied = {"wte.weight": weight, "lm_head.weight": weight}
+    assert list(_by_file(layout, tied, shapes)) == ["transformer.wte.weight"]
+    assert _by_file(layout, {**tied, "lm_head.weight": other}, shapes) is None
+    assert _by_file(layout, {"lm_head.weight": weight}, shapes) is None
+
+
 PROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
     "do_resize": True,
