@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import socket
+import threading
 import time
 from contextlib import contextmanager
 
@@ -38,6 +39,26 @@ def hub(serve, folder, own_cache, monkeypatch):
 
 def same(found, folder) -> bool:
     return found.files[WEIGHTS].read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
+@contextmanager
+def at_most(seconds: float):
+    """The block takes no longer, not counting time in which this process was suspended."""
+    ended, ticks = threading.Event(), 0
+
+    def count() -> None:
+        nonlocal ticks
+        while not ended.wait(0.05):
+            ticks += 1
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    assert ticks * 0.05 < seconds
 
 
 # -- row 27: too many requests, and failures of the server ----------------------------------------
@@ -75,10 +96,8 @@ def test_row_27_the_wait_that_is_asked_for_is_kept(hub, form):
 def test_row_27_failures_that_stay_are_an_error_within_the_deadline(hub, status, word, where):
     bt.configure(deadline=0.5)
     hub.faults = [hub_server.Fault(where, times=999, status=status)]
-    start = time.monotonic()
-    with pytest.raises(HubError, match=word) as caught:
+    with at_most(10), pytest.raises(HubError, match=word) as caught:
         fetch(REPO, FILES)
-    assert time.monotonic() - start < 10
     assert caught.value.status == status and "Tried for 0.5 s" in str(caught.value)
     assert 3 <= len(hub.log) < 60
 
@@ -86,10 +105,9 @@ def test_row_27_failures_that_stay_are_an_error_within_the_deadline(hub, status,
 def test_row_27_a_wait_beyond_the_deadline_is_not_waited(hub):
     headers = {"Retry-After": "3600"}
     hub.faults = [hub_server.Fault("api", times=9, status=429, headers=headers)]
-    start = time.monotonic()
-    with pytest.raises(HubError, match=r"asked to wait 3,600 s"):
+    with at_most(10), pytest.raises(HubError, match=r"asked to wait 3,600 s"):
         fetch(REPO, FILES)
-    assert time.monotonic() - start < 10 and len(hub.log) == 1
+    assert len(hub.log) == 1
 
 
 @pytest.mark.parametrize("status", [400, 410, 418])
@@ -112,19 +130,16 @@ def test_row_27_a_signed_address_that_ran_out_is_asked_for_again(hub, folder):
 def test_row_28_a_body_that_stalls_is_continued_over_a_new_connection(hub, folder):
     bt.configure(timeout=0.3)
     hub.faults = [hub_server.Fault(WEIGHTS, where="storage", at=200_000, pause=15)]
-    start = time.monotonic()
-    assert same(fetch(REPO, FILES), folder)
-    assert time.monotonic() - start < 10
+    with at_most(10):
+        assert same(fetch(REPO, FILES), folder)
     assert hub.bodies(WEIGHTS)[1].range > 100_000
 
 
 def test_row_28_a_body_that_always_stalls_meets_the_deadline(hub):
     bt.configure(timeout=0.2, deadline=0.6)
     hub.faults = [hub_server.Fault(WEIGHTS, times=99, where="storage", at=0, pause=15)]
-    start = time.monotonic()
-    with pytest.raises(HubError, match="could not be reached"):
+    with at_most(10), pytest.raises(HubError, match="could not be reached"):
         fetch(REPO, FILES)
-    assert time.monotonic() - start < 10
     assert cached(REPO) is None
 
 
@@ -132,10 +147,8 @@ def test_row_28_a_trickle_meets_the_deadline(hub):
     """A byte now and then keeps a connection alive for ever, but it is no download."""
     bt.configure(timeout=1.0, stall=0.3, deadline=0.8)
     hub.faults = [hub_server.Fault(WEIGHTS, times=99, where="storage", pause=0.05, step=1)]
-    start = time.monotonic()
-    with pytest.raises(HubError, match="bytes per second"):
+    with at_most(10), pytest.raises(HubError, match="bytes per second"):
         fetch(REPO, FILES)
-    assert time.monotonic() - start < 10
 
 
 def test_row_28_a_slow_but_steady_body_is_let_be(hub, folder):
@@ -148,10 +161,8 @@ def test_row_28_a_slow_but_steady_body_is_let_be(hub, folder):
 def test_row_28_an_answer_that_never_comes(hub):
     bt.configure(timeout=0.3, connect=0.3, deadline=0.5)
     hub.faults = [hub_server.Fault("api", times=99, before=15)]
-    start = time.monotonic()
-    with pytest.raises(HubError, match="could not be reached"):
+    with at_most(10), pytest.raises(HubError, match="could not be reached"):
         fetch(REPO, FILES)
-    assert time.monotonic() - start < 10
 
 
 def test_row_28_headers_that_trickle(own_cache):
@@ -166,10 +177,8 @@ def test_row_28_headers_that_trickle(own_cache):
 
     with listening(dribble) as url:
         bt.configure(endpoint=url)
-        start = time.monotonic()
-        with pytest.raises(HubError, match=r"did not answer within 0\.3 s"):
+        with at_most(10), pytest.raises(HubError, match=r"did not answer within 0\.3 s"):
             fetch(REPO, FILES)
-        assert time.monotonic() - start < 10
 
 
 # -- row 29: no connection ------------------------------------------------------------------------
@@ -178,8 +187,6 @@ def test_row_28_headers_that_trickle(own_cache):
 @contextmanager
 def listening(serve_one):
     """A server that treats every connection as `serve_one` does."""
-    import threading
-
     server = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
@@ -252,10 +259,8 @@ def test_row_29_errors_37_without_a_copy_an_error_within_five_seconds(
 ):
     bt.configure(deadline=None, timeout=None, connect=None)  # what users have
     unreachable(hub, kind, monkeypatch, black_hole)
-    start = time.monotonic()
-    with pytest.raises(HubError, match="the hub could not be reached") as caught:
+    with at_most(5), pytest.raises(HubError, match="the hub could not be reached") as caught:
         snapshot(REPO)
-    assert time.monotonic() - start < 5
     message = str(caught.value)
     assert "efficientnet-lite0" in message  # what can be had without it
     for source in caught.value.tried:
