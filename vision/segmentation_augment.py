@@ -72,6 +72,7 @@ class WithMask:
                 got=mask.size,
             )
         rng = rng or sample_rng()
+        transform: Any
         for transform in self.transforms:
             if not getattr(transform, "random", False):
                 image, mask = transform(image), self._of_mask(transform)(mask)

@@ -37,9 +37,9 @@ from .augment import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
 from .finetune import keep_statistics
 from .labelled import HELD_OUT
 from .segmentation_augment import WithMask
-from .segmentation_data import SegmentationData, segmentation_data
 from .segmentation_losses import dice_loss, focal_loss
 from .segmentation_metrics import IGNORE, SegmentationReport
+from .segmentation_sets import SegmentationData, segmentation_data
 from .segmenter import Segmenter
 from .transforms import Array, Resize
 
@@ -105,6 +105,8 @@ def finetune(
     *,
     out: str | Path | None = None,
     recipe: Recipe | None = None,
+    ignore: int | None = IGNORE,
+    binary: bool = False,
     quiet: bool = False,
     **changes: Any,
 ) -> Segmenter:
@@ -116,6 +118,7 @@ def finetune(
         source: a folder of pictures and masks, or what `segmentation_data` gives.
         out: folder for the model, its card, learning curve, report and pictures of what it says.
         recipe: how to train; single settings may be given by name: `epochs=10`.
+        ignore, binary: see `segmentation_data`.
         quiet: print nothing.
 
     Returns:
@@ -130,7 +133,10 @@ def finetune(
         (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     )
     start = time.perf_counter()
-    found = source if isinstance(source, SegmentationData) else segmentation_data(source)
+    if isinstance(source, SegmentationData):
+        found = source
+    else:
+        found = segmentation_data(source, ignore=ignore, binary=binary)
     train, held = _split(found, recipe)
     say(f"data: {found.source}; classes: {', '.join(found.labels[:12])}")
     say(f"{len(train)} pictures to train on, {len(held)} held out")

@@ -141,8 +141,8 @@ class Segmenter(ImageTask):
         Raises:
             DataError: the data cannot be used, or has classes that the model does not know.
         """
-        from .segmentation_data import SegmentationData, segmentation_data
         from .segmentation_metrics import SegmentationReport
+        from .segmentation_sets import SegmentationData, segmentation_data
 
         if not isinstance(data, SegmentationData):
             data = segmentation_data(data, **{"labels": self.labels, **settings})
@@ -157,7 +157,7 @@ class Segmenter(ImageTask):
         """Teach it other classes; returns a new task and leaves this one as it is.
 
         Args:
-            data: a folder of pictures and masks; see `vision.segmentation_data`.
+            data: a folder of pictures and masks; see `vision.segmentation_sets`.
             settings: `out=` a folder for the result, `epochs=`, `lr=` and the other settings of
                 `vision.segmentation_finetune.finetune`.
         """

@@ -9,6 +9,7 @@ to, which needs no sides that are multiples of a power of two; half the channels
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..core import nn
 from ..core.nn import functional as F
@@ -19,11 +20,12 @@ from .inputs import check_images
 from .published import positive, real
 
 NAME = "U-Net"
+_PAPER = "https://arxiv.org/abs/1505.04597"
 
 
 @dataclass(frozen=True)
 class Config:
-    """The defaults are a network of 7.8 million parameters.
+    """The defaults are a network of 7.2 million parameters.
 
     Args:
         widths: channels at each resolution, the full one first; each is half the one before.
@@ -125,7 +127,36 @@ class UNet(nn.Module):
         return logits
 
 
-_PAPER = "https://arxiv.org/abs/1505.04597"
+def _preprocess(side: int) -> dict[str, Any]:
+    """The whole picture, stretched."""
+    return {
+        "size": (side, side),
+        "resize": (side, side),
+        "fit": "exact",
+        "crop": False,
+        "resample": "bilinear",
+    }
+
+
+# Name, widths, side of the pictures, parameters (counted).
+_PUBLISHED = (
+    ("unet", (32, 64, 128, 256, 512), 256, 7_240_354),
+    ("unet-small", (16, 32, 64, 128), 128, 450_386),
+)
+
+
+def _entry(name: str, widths: tuple[int, ...], side: int, parameters: int) -> Entry:
+    return Entry(
+        name=name,
+        sources=(),
+        config={"widths": widths},
+        license="Apache-2.0",
+        commercial=True,
+        parameters=parameters,
+        preprocess=_preprocess(side),
+        paper=_PAPER,
+        note="untrained: for pictures and masks of yours",
+    )
 
 
 @register(
@@ -134,24 +165,7 @@ _PAPER = "https://arxiv.org/abs/1505.04597"
     task="image-segmentation",
     head=("head",),
     stem="down.0.conv1.weight",
-    entries=[
-        Entry(
-            name="unet",
-            sources=(),
-            license="Apache-2.0",
-            commercial=True,
-            parameters=None,
-            preprocess={
-                "size": (256, 256),
-                "resize": (256, 256),
-                "fit": "exact",
-                "crop": False,
-                "resample": "bilinear",
-            },
-            paper=_PAPER,
-            note="untrained: for pictures and masks of yours",
-        )
-    ],
+    entries=[_entry(*row) for row in _PUBLISHED],
 )
 def unet(config: Config) -> UNet:
     """U-Net for semantic segmentation."""

@@ -1,4 +1,4 @@
-"""`bestiary evaluate`: how good a model is on labelled pictures, or on known boxes."""
+"""`bestiary evaluate`: how good a model is on labelled pictures, known boxes or masks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
     from ...vision.labelled import HELD_OUT, labelled_pictures
 
     model = load(name, device=device)
-    if model.task == "object-detection":
-        boxes = model.evaluate(data)
+    if model.task in ("object-detection", "image-segmentation"):
+        found_there = model.evaluate(data)
         if as_json:
-            print_json(boxes.to_dict())
+            print_json(found_there.to_dict())
         else:
-            click.echo(str(boxes))
+            click.echo(str(found_there))
         return
     if model.task != "image-classification":
         raise ConfigError(f"{name} is for {model.task}, which evaluate does not measure yet")

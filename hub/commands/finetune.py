@@ -39,15 +39,15 @@ def finetune_command(
 
     DATA is a folder with a folder of pictures for each class (or with train and val folders that
     have them), or a CSV file with the columns path and label. For detectors it is a COCO JSON
-    file, or a folder with VOC XML or YOLO text.
+    file, or a folder with VOC XML or YOLO text; for segmenters a folder with images and masks.
     """
     model = load(name, device=device, weights=not untrained)
     if not hasattr(model, "finetune"):
         raise ConfigError(f"{name} is for {model.task}, which cannot be fine-tuned yet")
     target = out or Path(f"{Path(name).name}-finetuned")
     chosen = {k: v for k, v in settings.items() if v is not None}
-    if "head_epochs" in chosen and model.task == "object-detection":
-        raise click.UsageError("detectors train all layers at once: --epochs, no --head-epochs")
+    if "head_epochs" in chosen and model.task in ("object-detection", "image-segmentation"):
+        raise click.UsageError(f"{name} trains all layers at once: --epochs, no --head-epochs")
     if no_flip:
         chosen["flip"] = False
     new = model.finetune(data, out=target, quiet=as_json, **chosen)

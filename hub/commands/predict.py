@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,12 @@ from .output import json_option, print_json
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Answers each.")
 @click.option("--labels", help="For models like CLIP: the words to choose from, 'a cat,a dog'.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Detectors: least score, 0.5.")
-@click.option("--draw", type=click.Path(path_type=Path), help="Detectors: folder for pictures.")
+@click.option(
+    "--draw", type=click.Path(path_type=Path), help="Detectors, segmenters: folder for pictures."
+)
+@click.option(
+    "--masks", type=click.Path(path_type=Path), help="Segmenters: folder for PNGs of classes."
+)
 @click.option("--coco", type=click.Path(path_type=Path), help="Detectors: file for COCO JSON.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @json_option
@@ -32,6 +37,7 @@ def predict_command(
     labels: str | None,
     threshold: float | None,
     draw: Path | None,
+    masks: Path | None,
     coco: Path | None,
     device: str,
     as_json: bool,
@@ -40,6 +46,12 @@ def predict_command(
     model = load(name, device=device)
     settings: dict[str, object] = {"top": top}
     detector = model.task == "object-detection"
+    if model.task == "image-segmentation":
+        if labels is not None or threshold is not None or coco is not None:
+            raise click.UsageError(f"{name} gives classes: no --labels, --threshold or --coco")
+        return _segment(model, inputs, top, draw, masks, as_json)
+    if masks is not None:
+        raise click.UsageError(f"{name} gives no classes of pixels: no --masks")
     if not detector and (threshold is not None or draw is not None or coco is not None):
         raise click.UsageError(f"{name} finds no boxes: no --threshold, --draw or --coco")
     if detector:
@@ -71,15 +83,55 @@ def predict_command(
             click.echo(f"  {answer['score']:6.1%}  {answer['label']}{box}")
 
 
-def _draw(model: Any, answers: Mapping[str, Any], folder: Path) -> None:
-    """Every picture with its boxes, under its own name; of two of one name, the later numbered."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _segment(
+    model: Any,
+    inputs: tuple[Path, ...],
+    top: int,
+    draw: Path | None,
+    masks: Path | None,
+    as_json: bool,
+) -> None:
+    """The largest classes of each picture; one picture at a time, since class maps are large."""
+    from ...vision.image_task import image_files
+
+    given = [f for path in inputs for f in (image_files(path) if path.is_dir() else [path])]
+    files = list(dict.fromkeys(given))  # each once
+    names = dict(zip(files, _names(files), strict=True))
+    for folder in (draw, masks):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    shares: dict[str, list[dict[str, Any]]] = {}
+    for path, found in zip(files, model(iter(files)), strict=True):
+        if masks is not None:
+            found.save(masks / f"{names[path]}.png")
+        if draw is not None:
+            model.draw(path, found).save(draw / f"{names[path]}.png")
+        shares[str(path)] = found.shares
+        if not as_json:
+            click.echo(str(path))
+            for row in found.shares[:top]:
+                click.echo(f"  {row['share']:6.1%}  {row['label']}")
+    if as_json:
+        print_json(shares)
+
+
+def _names(paths: Sequence[str | Path]) -> list[str]:
+    """A name without ending for what is made of each; of two of one name, the later numbered."""
+    names: list[str] = []
     taken: set[str] = set()
-    for path, found in answers.items():
+    for path in paths:
         stem = name = Path(path).stem
         while name in taken:
             name = f"{stem}-{len(taken)}"
         taken.add(name)
+        names.append(name)
+    return names
+
+
+def _draw(model: Any, answers: Mapping[str, Any], folder: Path) -> None:
+    """Every picture with its boxes, under its own name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for (path, found), name in zip(answers.items(), _names(list(answers)), strict=True):
         model.draw(path, found).save(folder / f"{name}.png")
 
 

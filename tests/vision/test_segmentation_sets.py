@@ -14,8 +14,8 @@ import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError
 from bestiary.hub.loading import load
 from bestiary.vision.generated import SHAPES, write_masks
-from bestiary.vision.segmentation_data import read_mask, segmentation_data
 from bestiary.vision.segmentation_finetune import Recipe
+from bestiary.vision.segmentation_sets import read_mask, segmentation_data
 
 
 def write(
