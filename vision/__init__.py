@@ -14,7 +14,7 @@ _NAMES = {
         "augment": "ColorJitter CutMix Mixup RandAugment RandomCrop RandomErasing "
         "RandomHorizontalFlip RandomResizedCrop RandomVerticalFlip TrivialAugment",
         "boxes": "Boxes batched_nms box_area box_giou box_iou clip_boxes convert_boxes nms",
-        "detection_data": "DetectionData detection_data",
+        "detection_sets": "DetectionData detection_data",
         "detection_metrics": "DetectionReport",
         "detection_preprocess": "DetectionPreprocess",
         "detector": "Detector coco_json",
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from .boxes import clip_boxes as clip_boxes
     from .boxes import convert_boxes as convert_boxes
     from .boxes import nms as nms
-    from .detection_data import DetectionData as DetectionData
-    from .detection_data import detection_data as detection_data
     from .detection_metrics import DetectionReport as DetectionReport
     from .detection_preprocess import DetectionPreprocess as DetectionPreprocess
+    from .detection_sets import DetectionData as DetectionData
+    from .detection_sets import detection_data as detection_data
     from .detector import Detector as Detector
     from .detector import coco_json as coco_json
     from .drawing import draw_boxes as draw_boxes

@@ -1,7 +1,7 @@
 """Boxes that people drew: COCO JSON, VOC XML and YOLO text, as they stand in the files.
 
 The readers here say what a file says, and name the file and the place where it makes no sense.
-`detection_data` finds the files and checks what they say together.
+`detection_sets` finds the files and checks what they say together.
 """
 
 from __future__ import annotations

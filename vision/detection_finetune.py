@@ -31,8 +31,8 @@ from ..hub.registry import architecture_by_name
 from .augment import ColorJitter
 from .boxes import Boxes
 from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, ResizeBoxes, kept
-from .detection_data import DetectionData, detection_data
 from .detection_metrics import DetectionReport
+from .detection_sets import DetectionData, detection_data
 from .detector import Detector
 from .finetune import keep_statistics
 from .labelled import HELD_OUT

@@ -149,7 +149,7 @@ class Detector(ImageTask):
         Raises:
             DataError: the data cannot be used, or has classes that the model does not know.
         """
-        from .detection_data import DetectionData, detection_data
+        from .detection_sets import DetectionData, detection_data
 
         found = data if isinstance(data, DetectionData) else detection_data(data, **settings)
         found = found.with_labels(self.labels).measured()
@@ -163,7 +163,7 @@ class Detector(ImageTask):
         """Teach it other classes; returns a new task and leaves this one as it is.
 
         Args:
-            data: COCO JSON, a folder of VOC or YOLO; see `vision.detection_data`.
+            data: COCO JSON, a folder of VOC or YOLO; see `vision.detection_sets.detection_data`.
             settings: `out=` a folder for the result, `epochs=`, `lr=` and the other settings of
                 `vision.detection_finetune.finetune`.
         """

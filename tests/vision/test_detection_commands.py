@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bestiary.hub.cli import _run
-from bestiary.vision.detection_data import detection_data
+from bestiary.vision.detection_sets import detection_data
 from bestiary.vision.generated import write_shapes
 
 DATA = Path(__file__).parent.parent / "references" / "data"

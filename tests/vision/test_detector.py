@@ -16,8 +16,8 @@ from bestiary.hub.card import card_of
 from bestiary.hub.loading import load
 from bestiary.hub.registry import get
 from bestiary.vision.boxes import Boxes
-from bestiary.vision.detection_data import detection_data
 from bestiary.vision.detection_preprocess import DetectionPreprocess
+from bestiary.vision.detection_sets import detection_data
 from bestiary.vision.detector import Detector, coco_json
 from bestiary.vision.generated import SHAPES, write_shapes
 

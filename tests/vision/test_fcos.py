@@ -22,8 +22,9 @@ TINY = Config(
 )
 
 
-def test_the_entry_says_what_is_built() -> None:
-    architecture, entry = get("fcos-tiny")
+@pytest.mark.parametrize("name", ["fcos-tiny", "fcos-shapes"])
+def test_the_entry_says_what_is_built(name: str) -> None:
+    architecture, entry = get(name)
     module = architecture.build(architecture.config(**(entry.config or {})))
     assert sum(p.size for p in module.parameters()) == entry.parameters
 
@@ -79,6 +80,14 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.module(x).logits.array, task.module(x).logits.array)
     with pytest.raises(ConfigError, match="levels"):
         Config(levels=5)
+
+
+def test_the_bundled_model_finds_shapes_that_it_never_saw(tmp_path: Path) -> None:
+    model = load("fcos-shapes")
+    assert model.labels == list(SHAPES)
+    report = model.evaluate(write_shapes(tmp_path, 40, seed=7))
+    assert report.ap > 0.7
+    assert report.ap50 > 0.9
 
 
 # -- fine-tuning -----------------------------------------------------------------------------------

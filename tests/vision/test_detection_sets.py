@@ -14,7 +14,7 @@ from bestiary.core.errors import BestiaryError, ConfigError, DataError
 from bestiary.vision.annotations import picture_size, read_yolo_settings
 from bestiary.vision.boxes import Boxes
 from bestiary.vision.detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, ResizeBoxes
-from bestiary.vision.detection_data import detection_data
+from bestiary.vision.detection_sets import detection_data
 from bestiary.vision.labelled import HELD_OUT, TRAIN
 
 EDGES = [[10, 5, 30, 25], [0, 0, 40, 20]]
