@@ -269,14 +269,14 @@ def _check(model: PackedModel) -> None:
         if algorithm_of(source["commit"]) != "git-sha1":
             raise ValueError("the commit is none")
         check_name(source["revision"])
-    elif kind == "wheel":
+    elif kind == "wheel" and len(model.files) == 1:
         place = f"wheels/{model.files[0].digest}/"
     elif kind == "folder":
         if "/" in model.name or model.name.startswith("."):
             raise ValueError("the name of a folder is none")
         place = f"folders/{model.name}/"
     else:
-        raise ValueError(f"the source {kind[:40]!r} is not known")
+        raise ValueError(f"the source {kind[:40]!r} is not known, or has too many files")
     for file in model.files:
         inside = Path(check_name(file.name)).name if kind == "wheel" else check_name(file.name)
         if file.member != place + inside or type(file.size) is not int or file.size < 0:

@@ -176,9 +176,8 @@ def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
         path = wheels.installed_file(source) or wheels.cached_file(source)
         return _of_wheel(entry, source, path) if path is not None else None
     if request.lock is not None:
-        locked = request.lock[entry.name]
-        names = list(locked.files)
-        found = cached(source.repo, locked.commit, filenames=names, verify=request.verify)
+        commit, names = _locked(entry.name, request.lock, request)
+        found = cached(source.repo, commit, filenames=names, verify=request.verify)
     else:
         revision = _revision(source, request)
         found = cached(source.repo, revision, variant=request.variant, verify=request.verify)
@@ -200,14 +199,9 @@ def _fetched(entry: Entry, source: Source, request: Request) -> Obtained:
 
 def _fetched_from_hub(name: str, entry: Entry | None, source: Hub, request: Request) -> Obtained:
     if request.lock is not None:
-        locked = request.lock[name]
-        names = list(locked.files)
+        commit, names = _locked(name, request.lock, request)
         found = fetch(
-            source.repo,
-            names,
-            revision=locked.commit,
-            quiet=request.quiet,
-            verify=request.verify,
+            source.repo, names, revision=commit, quiet=request.quiet, verify=request.verify
         )
     else:
         found = snapshot(
@@ -220,6 +214,24 @@ def _fetched_from_hub(name: str, entry: Entry | None, source: Hub, request: Requ
             verify=request.verify,
         )
     return _of_snapshot(name, entry, source, found, request)
+
+
+def _locked(name: str, lock: Lock, request: Request) -> tuple[str | None, list[str]]:
+    """The commit and the files of a locked repository.
+
+    Raises:
+        HubError: it is not locked, or another revision is asked for.
+    """
+    locked = lock[name]
+    if request.revision not in (None, locked.commit):
+        raise HubError(
+            f"{name} is asked for at {request.revision!r}, and {lock.path} locks it to the commit "
+            f"{locked.commit}.\nLeave revision out, or lock it anew: bestiary lock {name}",
+            expected=locked.commit,
+            got=request.revision,
+            reason="locked",
+        )
+    return locked.commit, list(locked.files)
 
 
 def _revision(source: Hub, request: Request) -> str | None:

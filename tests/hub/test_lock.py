@@ -117,6 +117,12 @@ def test_what_is_not_named_is_refused(lock, tmp_path):
         bt.load(REPO, locked=tmp_path / "none.lock")
 
 
+def test_another_revision_than_the_locked_one(lock):
+    with pytest.raises(HubError, match="asked for at 'v2'"):
+        bt.load(REPO, revision="v2", locked=lock.path)
+    assert bt.load(REPO, revision=hub_server.COMMIT, locked=lock.path) is not None
+
+
 def test_a_file_beside_the_locked_ones(lock, own_cache):
     folder = own_cache / "models--zoo--small" / "snapshots" / hub_server.COMMIT
     (folder / "preprocessor_config.json").write_text("{}")
