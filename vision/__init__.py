@@ -20,11 +20,17 @@ _NAMES = {
         "detector": "Detector coco_json",
         "drawing": "draw_boxes",
         "embedder": "Embedder",
-        "generated": "write_shapes",
+        "generated": "write_masks write_shapes",
         "labels": "imagenet_synsets label_names",
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
         "samples": "sample_photographs",
+        "segmentation": "Segmentation",
+        "segmentation_augment": "WithMask",
+        "segmentation_losses": "dice_loss focal_loss",
+        "segmentation_metrics": "SegmentationReport",
+        "segmentation_sets": "SegmentationData segmentation_data",
+        "segmenter": "Segmenter",
         "tasks": "ImageClassifier image_files",
         "transforms": "CenterCrop Compose Normalize Resize ToArray",
         "zero_shot": "ZeroShotClassifier",
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
     from .detector import coco_json as coco_json
     from .drawing import draw_boxes as draw_boxes
     from .embedder import Embedder as Embedder
+    from .generated import write_masks as write_masks
     from .generated import write_shapes as write_shapes
     from .labels import imagenet_synsets as imagenet_synsets
     from .labels import label_names as label_names
@@ -67,6 +74,14 @@ if TYPE_CHECKING:
     from .metrics import top_k as top_k
     from .preprocess import Preprocess as Preprocess
     from .samples import sample_photographs as sample_photographs
+    from .segmentation import Segmentation as Segmentation
+    from .segmentation_augment import WithMask as WithMask
+    from .segmentation_losses import dice_loss as dice_loss
+    from .segmentation_losses import focal_loss as focal_loss
+    from .segmentation_metrics import SegmentationReport as SegmentationReport
+    from .segmentation_sets import SegmentationData as SegmentationData
+    from .segmentation_sets import segmentation_data as segmentation_data
+    from .segmenter import Segmenter as Segmenter
     from .tasks import ImageClassifier as ImageClassifier
     from .tasks import image_files as image_files
     from .transforms import CenterCrop as CenterCrop

@@ -72,16 +72,15 @@ class WithMask:
                 got=mask.size,
             )
         rng = rng or sample_rng()
-        transform: Any
         for transform in self.transforms:
             if not getattr(transform, "random", False):
                 image, mask = transform(image), self._of_mask(transform)(mask)
-            elif isinstance(transform, _MOVING):
+            elif isinstance(transform, ColorJitter):
+                image = transform(image, rng)
+            else:
                 seed = int(rng.integers(1 << 62))  # the same draws for both
                 image = transform(image, np.random.default_rng(seed))
                 mask = self._of_mask(transform)(mask, np.random.default_rng(seed))
-            else:
-                image = transform(image, rng)
         return image, mask
 
     def _of_mask(self, transform: Any) -> Callable[..., Any]:
