@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.head_epochs < 1 or self.batch_size < 2:
             raise ConfigError("epochs >= 0, head_epochs >= 1 and batch_size >= 2 are needed")
+        if not (0 < self.lr < math.inf and 0 < self.head_lr < math.inf):
+            raise ConfigError(
+                f"learning rates are numbers above 0, got lr={self.lr}, head_lr={self.head_lr}"
+            )
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out is a share between 0 and 1, got {self.held_out}")
 
@@ -123,6 +128,8 @@ def finetune(
     )
     start = time.perf_counter()
     found = labelled_pictures(source)
+    if out is not None:
+        check_folder(Path(out))
     train, held = _split(found, recipe)
     _describe(found, train, held, say)
     random.manual_seed(recipe.seed)
@@ -495,6 +502,25 @@ def _card(task: ImageTask, found: LabelledPictures) -> Card:
     card.data = found.source
     card.training = {"starting from": task.card.name}
     return card
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of the result, and see that files can be written there.
+
+    Called before the training, so that its hours are not lost to a folder.
+
+    Raises:
+        ConfigError: nothing can be saved there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be saved in {folder}: {error.strerror}.\n"
+            "Name another folder: out='my-model', or -o my-model on the command line.",
+            folder=str(folder),
+        ) from None
 
 
 def _write(

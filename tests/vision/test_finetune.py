@@ -148,3 +148,16 @@ def test_data_that_cannot_be_used(tmp_path):
 def test_senseless_settings(settings):
     with pytest.raises(ConfigError):
         Recipe(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"lr": -1.0}, {"lr": float("nan")}, {"head_lr": 0.0}])
+def test_senseless_learning_rates(settings):
+    with pytest.raises(ConfigError, match="numbers above 0"):
+        Recipe(**settings)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("bestiary.vision.finetune._decode", None)  # not to be called
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"nothing can be saved in .*file"):
+        bt.load(MODEL).finetune(photos, out=tmp_path / "file", quiet=True)
