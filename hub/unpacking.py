@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import HubError
 from ..core.insight.progress import Progress, progress
-from ..core.paths import atomic, home
+from ..core.paths import atomic, flush_folder, home
 from .cache import Storage, algorithm_of, new_hash
 from .lock import Lock
 from .packing import Packed, PackedModel, contents, refused, sound
@@ -119,12 +119,7 @@ class _Unpacker:
                     f"{model.name}: the hub listed {file.name} as {known.digest}, and the pack "
                     f"holds {file.digest}",
                 )
-            blob = storage.blob(file.digest)
-            if sound(blob, file):
-                self.bar.update(file.size)
-            else:
-                self._write(file, blob)
-            storage.keep_record(blob, file.digest)
+            self._blob(storage, file)
 
         def finish() -> Unpacked:
             for file in model.files:
@@ -171,26 +166,60 @@ class _Unpacker:
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
+    def _blob(self, storage: Storage, file: Packed) -> None:
+        """A file of the cache; downloads of the same content wait for it, and the other way round.
+
+        What a killed process leaves has the name that a download goes on from.
+        """
+        from huggingface_hub.utils import WeakFileLock
+
+        blob, part = storage.blob(file.digest), storage.partial(file.digest)
+        lock = storage.lock(file.digest)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            if sound(blob, file):
+                self.bar.update(file.size)
+            else:
+                try:
+                    self._copy(file, part)
+                except HubError:
+                    part.unlink(missing_ok=True)
+                    raise
+                os.replace(part, blob)
+                flush_folder(blob.parent)
+            storage.keep_record(blob, file.digest)
+
     def _write(self, file: Packed, target: Path) -> None:
-        """A member as a file, hashed on the way; it appears only if the hash is right."""
+        """A member as a file, which appears only if the hash is right."""
+        with atomic(target) as part:
+            self._copy(file, part)
+
+    def _copy(self, file: Packed, target: Path) -> None:
+        """The bytes of a member, hashed on the way.
+
+        Raises:
+            HubError: they are other than listed.
+        """
         wanted = {"sha256": file.sha256, algorithm_of(file.digest) or "": file.digest}
         hashes = {name: new_hash(name, file.size) for name in wanted}
-        with atomic(target) as part:
-            try:
-                with self.archive.open(file.member) as source, open(part, "wb") as out:
-                    while block := source.read(_BLOCK):
-                        for digest in hashes.values():
-                            digest.update(block)
-                        out.write(block)
-                        self.bar.update(len(block))
-            except (zipfile.BadZipFile, EOFError) as error:
-                raise refused(self.path, f"{file.member}: {error}") from None
-            for name, expected in wanted.items():
-                got = hashes[name].hexdigest()
-                if got != expected:
-                    raise refused(
-                        self.path,
-                        f"the {name} of {file.member} is {got} instead of {expected}",
-                        expected=expected,
-                        got=got,
-                    )
+        try:
+            with self.archive.open(file.member) as source, open(target, "wb") as out:
+                while block := source.read(_BLOCK):
+                    for digest in hashes.values():
+                        digest.update(block)
+                    out.write(block)
+                    self.bar.update(len(block))
+                out.flush()
+                os.fsync(out.fileno())
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise refused(self.path, f"{file.member}: {error}") from None
+        for name, expected in wanted.items():
+            got = hashes[name].hexdigest()
+            if got != expected:
+                raise refused(
+                    self.path,
+                    f"the {name} of {file.member} is {got} instead of {expected}",
+                    expected=expected,
+                    got=got,
+                )

@@ -6,6 +6,8 @@ import json
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -356,3 +358,37 @@ def test_a_commit_of_which_the_hub_said_otherwise(packed, own_cache):
     with pytest.raises(HubError, match=r"the hub listed config\.json"):
         unpack(packed)
     assert not storage.snapshot(hub_server.COMMIT).exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from bestiary.core.insight.progress import Progress
+from bestiary.hub.unpacking import unpack
+
+arrived = 0
+def update(self, amount=1, note=None):
+    global arrived
+    arrived += amount
+    if arrived > int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+
+Progress.update = update
+unpack(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("after", [0, 5_000, 93_000])
+def test_killed_and_run_again(packed, own_cache, hub_variables, after, monkeypatch):
+    """Nothing half-done is seen, and nothing is left over by a second run."""
+    monkeypatch.setattr("bestiary.hub.unpacking._BLOCK", 1000)
+    code = "import bestiary.hub.unpacking as u; u._BLOCK = 1000\n" + KILLED
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(packed), str(after)], env=hub_variables, check=False
+    )
+    assert done.returncode == -9
+    assert not list(own_cache.glob("models--*/snapshots/*/*"))
+    unpack(packed)
+    assert len(bt.load(REPO).labels) == 6
+    blobs = list((own_cache / "models--zoo--small" / "blobs").iterdir())
+    assert len(blobs) == 3 and all(len(p.name) in (40, 64) for p in blobs)
