@@ -171,13 +171,14 @@ class _Unpacker:
 
         What a killed process leaves has the name that a download goes on from.
         """
-        from huggingface_hub.utils import WeakFileLock
+        from huggingface_hub import utils
 
+        exported: Any = utils  # it does not say what it exports
         blob, part = storage.blob(file.digest), storage.partial(file.digest)
         lock = storage.lock(file.digest)
         lock.parent.mkdir(parents=True, exist_ok=True)
         blob.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
+        with exported.WeakFileLock(lock):
             if sound(blob, file):
                 self.bar.update(file.size)
             else:
