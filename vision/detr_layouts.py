@@ -59,8 +59,9 @@ def from_transformers(published: dict[str, Any]) -> dict[str, Any]:
     refuse_unknown(published, known, NAME)
     expect(published, NAME, scale_embedding=(False,), is_encoder_decoder=(True,))
     expect(published, NAME, architectures=(None, ["DetrForObjectDetection"]))
-    given: dict[str, Any] = {key: published[key] for key in _PLAIN & set(published)}
-    channels = published.get("num_channels", 3)
+    # Versions without timm wrote null for what was timm's.
+    given = {key: published[key] for key in _PLAIN if published.get(key) is not None}
+    channels = published.get("num_channels") or 3
     classes = number_of_labels(published)
     return {**given, **_trunk(published), "in_channels": channels, "num_classes": classes}
 
@@ -93,8 +94,9 @@ def _trunk(published: dict[str, Any]) -> dict[str, Any]:
         )
     changes = dict(published.get("backbone_kwargs") or {})
     changes.pop("out_indices", None)
+    stride = changes.pop("output_stride", None) or inner.get("output_stride") or 32
+    expect({"output_stride": stride}, NAME, output_stride=(16, 32))
     size = resnet.from_timm({"architecture": name, "model_args": changes, "num_classes": 1})
-    return {
-        key: getattr(size, key)
-        for key in ("depths", "hidden_sizes", "layer_type", "embedding_size")
-    }
+    sizes = ("depths", "hidden_sizes", "layer_type", "embedding_size")
+    said: dict[str, Any] = {key: getattr(size, key) for key in sizes}
+    return {**said, "dilation": True} if stride == 16 else said

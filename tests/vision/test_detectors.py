@@ -348,3 +348,22 @@ def test_configurations_as_transformers_5_writes_them(tmp_path: Path) -> None:
     with bt.nn.init.empty():
         task = load(folder, weights=False)
     assert (task.config.depths, task.config.layer_type) == ((2, 2, 2, 2), "basic")
+
+
+def test_configurations_of_versions_without_timm(tmp_path: Path) -> None:
+    """They say null of what belongs to timm."""
+    changes = {"dilation": None, "backbone": None, "use_pretrained_backbone": None}
+    folder = changed("detr-transformers-learned", tmp_path, **changes, use_timm_backbone=False)
+    with bt.nn.init.empty():
+        task = load(folder, weights=False)
+    assert task.config == load(DATA / "detr-transformers-learned").config
+
+
+@pytest.mark.parametrize("stride, dilation", [(None, False), (32, False), (16, True)])
+def test_the_stride_of_timm_says_whether_the_last_stage_is_dilated(
+    stride: int | None, dilation: bool, tmp_path: Path
+) -> None:
+    kwargs = {"output_stride": stride, "in_chans": 3, "out_indices": [1, 2, 3, 4]}
+    folder = changed("detr-timm", tmp_path, backbone_kwargs=kwargs)
+    with bt.nn.init.empty():
+        assert load(folder, weights=False).config.dilation is dilation
