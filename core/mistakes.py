@@ -73,6 +73,19 @@ def floats_differ(op: Op[..., Any], found: dict[dtypes.DType, str]) -> DtypeErro
     )
 
 
+def integers_given(op: Op[..., Any], got: dtypes.DType, wanted: dtypes.DType) -> DtypeError:
+    """The first operand, features or pictures, holds integers and the weights are floats."""
+    name, other = label(op, 0), f"bt.{wanted}"
+    return DtypeError(
+        f"{op.name}: {name} is {got}, the other operands are {wanted}.\n"
+        f"Pixels from 0 to 255? {name} = {name}.astype({other}) / 255\n"
+        f"Other numbers? {name} = {name}.astype({other})\n"
+        "Ids of tokens or categories? nn.Embedding makes features of them.",
+        got=str(got),
+        expected=str(wanted),
+    )
+
+
 def clearer(
     op: Op[..., Any], error: Exception, operands: tuple[Any, ...], constants: dict[str, Any]
 ) -> Exception:

@@ -62,10 +62,10 @@ def common_backend(op: Op[..., Any], operands: tuple[Any, ...], arrays: list[Any
 
 
 def check_same_float(op: Op[..., Any], arrays: list[Any]) -> None:
-    """Refuse operands of several floating dtypes.
+    """Refuse operands of several floating dtypes, and integers where features are wanted.
 
     Raises:
-        DtypeError: there are two or more.
+        DtypeError: there are two or more, or the first operand holds integers beside floats.
     """
     found: dict[dtypes.DType, str] = {}
     for i, a in enumerate(arrays):
@@ -74,6 +74,9 @@ def check_same_float(op: Op[..., Any], arrays: list[Any]) -> None:
             found.setdefault(d, mistakes.label(op, i))
     if len(found) > 1:
         raise mistakes.floats_differ(op, found)
+    kind = getattr(arrays[0], "dtype", None)
+    if found and kind is not None and kind.kind in "biu":
+        raise mistakes.integers_given(op, kind, next(iter(found)))
 
 
 def promote_together(

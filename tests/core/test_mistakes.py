@@ -145,3 +145,19 @@ def test_errors_travel_between_processes():
     assert (again.expected, again.got, str(again)) == (1, 2, "in module 'a.b': text")
     with pytest.raises(AttributeError):
         _ = again.nothing
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8"])
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.Linear(3, 2), (2, 3)),
+        (nn.Conv2d(3, 2, 1), (1, 3, 4, 4)),
+        (nn.LayerNorm(3), (2, 3)),
+        (nn.BatchNorm1d(3), (2, 3)),
+    ],
+)
+def test_integers_given_to_a_layer(layer, shape, dtype):
+    with pytest.raises(DtypeError, match=rf"is {dtype}, the other operands are float32") as caught:
+        layer(bt.ones(shape, dtype=dtype))
+    assert ".astype(bt.float32) / 255" in str(caught.value)
