@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import dtypes
+from ..core.conversion import converted
 from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
 from . import licences, limits
@@ -36,6 +38,7 @@ MARKER = "bestiary"  # the key of config.json that tells our own saved models
 
 # The class that serves each task, imported when the first model of it is loaded.
 _TASKS = {
+    "depth-estimation": ("vision.depth_estimator", "DepthEstimator"),
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
@@ -90,6 +93,7 @@ class _Options:
     in_channels: int | None
     image_size: tuple[int, int] | None
     request: Request  # how the files are obtained
+    mapped: bool = False  # share the memory of the file, which nobody rewrites in place
 
 
 def load(
@@ -190,11 +194,21 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     if found is not None:
         return _curated(*found, options)
     here = obtain(name, options.request)
+    options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
     if here.source is not None:
         loaded.card.source = described(here.source)
     licences.describe(loaded.card, here.path)
     return loaded
+
+
+def _mapping(options: _Options, source: Any) -> _Options:
+    """Map what lies in a cache or an installed package, and read what the user named.
+
+    A mapped file that is truncated ends the process. On Windows one that is mapped could not be
+    removed from the cache.
+    """
+    return dataclasses.replace(options, mapped=source is not None and os.name != "nt")
 
 
 # -- curated models ------------------------------------------------------------------------
@@ -211,6 +225,7 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
         )
     found = of_entry(entry, options.request)
     card.source = described(found.source)
+    options = _mapping(options, found.source)
     if not isinstance(found.source, Wheel):
         loaded = from_folder(found.path, options, name=entry.name, architecture=architecture)
         loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess
@@ -396,7 +411,7 @@ def _filled(
     with weight_files.open_weights(path) as file:
         infos = file.infos()
     module = _empty(architecture, config, path, infos, options)
-    arrays = weight_files.load(path)
+    arrays = weight_files.load(path, mapped=options.mapped)
     names = renamed(list(arrays), architecture.layouts[layout].rename)
     state: dict[str, Any] = {}
     for old, (new, apply) in names.items():
@@ -409,7 +424,7 @@ def _filled(
     cast = []
     for new, array in state.items():
         if array.dtype in dtypes.FLOATS and array.dtype != options.dtype:
-            state[new] = array.astype(options.dtype)
+            state[new] = converted(array, options.dtype)
             cast.append(new)
     if options.dtype != dtypes.float32:
         with np.errstate(all="ignore"):  # what is converted is still uninitialised memory

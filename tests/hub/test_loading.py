@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -109,6 +110,23 @@ def test_the_bundled_model():
     for path in sample_photographs():
         if path.stem in model.labels:
             assert model(path, top=1)[0]["label"] == path.stem
+
+
+def test_what_nobody_rewrites_is_mapped_and_what_the_user_names_is_read(monkeypatch, copied):
+    from bestiary.core import weights
+
+    asked = []
+    read = weights.load
+    monkeypatch.setattr(weights, "load", lambda path, **how: asked.append(how) or read(path, **how))
+    shipped = bt.load("resnet-cifar10", dtype="float16")
+    own = bt.load(copied(TIMM))
+    assert [how["mapped"] for how in asked] == [os.name != "nt", False]
+    for model in (shipped, own):  # a write changes the model and not the file
+        weight = next(model.module.parameters())
+        bt.nn.init.zeros_(weight)
+        assert not weight.array.any()
+    again = bt.load("resnet-cifar10", dtype="float16")
+    assert next(again.module.parameters()).array.any()
 
 
 def test_half_precision_on_request():
