@@ -134,6 +134,7 @@ TORCH_SPELLINGS: dict[str, str] = {
     "le": "x <= y",
     "lt": "x < y",
     "ne": "x != y",
+    "is_cuda": "x.device.type == 'cuda'",
 }
 
 # Functions of the torch module that are written differently in the namespace.
@@ -151,6 +152,9 @@ NAMESPACE_SPELLINGS: dict[str, str] = {
     "randn": "bt.random.normal(shape)",
     "randint": "bt.random.integers(low, high, shape)",
     "save": "bt.weights.save_file(model.state_dict(), 'model.safetensors')",
+    "autograd": "bt.grad(outputs, inputs), and @bt.op for an operation with a gradient of its own",
+    "cuda": "bt.cuda_is_available(), and x.to('cuda')",
+    "utils": "bt.data.DataLoader, bt.checkpoint, bt.optim.clip_grad_norm_, bt.nn.weight_norm",
 }
 
 
@@ -175,12 +179,17 @@ KEYWORDS: dict[str, str] = {
     "input": "x",
     "other": "x2",
     "tensors": "arrays",
+    "num_workers": "workers",
+    "collate_fn": "collate",
+    "prefetch_factor": "prefetch",
+    "worker_init_fn": "worker_init",
+    "persistent_workers": "persistent",
 }
 
 
 def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeError:
     """The error for a keyword that a function lacks, with ours when it is PyTorch's."""
-    known = list(known)
+    known = [name for name in known if name != "self"]
     ours = KEYWORDS.get(keyword)
     if ours == "axis" and "axes" in known:
         ours = "axes"
@@ -213,6 +222,9 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
             found = _UNEXPECTED.match(str(error))
             if found is None or found[2] not in kwargs or found[2] in known:
                 raise
-            raise keyword_error(function.__name__, found[2], known) from None
+            name = function.__name__
+            if name == "__init__":
+                name = function.__qualname__.rpartition(".")[0]
+            raise keyword_error(name, found[2], known) from None
 
     return call

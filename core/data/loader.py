@@ -12,6 +12,7 @@ import numpy as np
 
 from ..devices import as_device
 from ..errors import ConfigError
+from ..spelling import spelled
 from .arguments import check_arguments
 from .collate import Mover, to_tensors
 from .collate import collate as default_collate
@@ -67,6 +68,7 @@ class DataLoader:
         wait_seconds: how long loops have waited for batches so far.
     """
 
+    @spelled
     def __init__(
         self,
         dataset: Any,

@@ -25,6 +25,8 @@ X = bt.ones((2, 3))
         (lambda: bt.var(X, unbiased=True), "correction="),
         (lambda: bt.sum(X, axes=1), "axis="),  # a slip
         (lambda: bt.exp(input=X), "x="),
+        (lambda: bt.data.DataLoader([1], num_workers=2), r"DataLoader\(\).*workers="),  # a class
+        (lambda: bt.data.DataLoader([1], collate_fn=list), "collate="),
     ],
 )
 def test_keywords(mistake: Callable[[], Any], ours: str) -> None:
@@ -43,6 +45,12 @@ def test_other_type_errors_pass_unchanged() -> None:
 def test_methods_of_pytorch(name: str) -> None:
     with pytest.raises(AttributeError, match=r"Here it is written: (bt|x)"):
         getattr(X, name)
+
+
+@pytest.mark.parametrize("name", ["autograd", "cuda", "utils", "amp"])
+def test_modules_of_pytorch(name: str) -> None:
+    with pytest.raises(AttributeError, match="Here it is written: bt"):
+        getattr(bt, name)
 
 
 def test_every_spelling_that_is_offered_exists() -> None:
