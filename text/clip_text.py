@@ -232,7 +232,15 @@ class ClipText(nn.Module):
 
     def _check(self, input_ids: Tensor) -> None:
         most = self.config.max_position_embeddings
-        if input_ids.ndim != 2 or not 1 <= input_ids.shape[1] <= most:
+        if input_ids.ndim == 2 and input_ids.shape[1] > most:
+            raise ShapeError(
+                f"CLIP text: {input_ids.shape[1]} tokens are more than its table of positions has "
+                f"({input_ids.shape[1]} > {most}).\nIts tokenizer cuts texts to that length: "
+                "ids, mask = model.tokenizer(texts). Or split them and average the vectors.",
+                expected=(None, most),
+                got=tuple(input_ids.shape),
+            )
+        if input_ids.ndim != 2 or not input_ids.shape[1]:
             raise ShapeError(
                 f"tokens of shape (B, T) with T from 1 to {most} are wanted, got "
                 f"{tuple(input_ids.shape)}.\nOne text without the batch axis? ids[None]",

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image
 
 import bestiary as bt
-from bestiary.core.errors import ConfigError, DataError, DtypeError, HubError, ShapeError
+from bestiary.core.errors import (
+    ConfigError,
+    DataError,
+    DtypeError,
+    HubError,
+    IndexRangeError,
+    ShapeError,
+)
 from bestiary.core.weights import load_file, save_file
 from bestiary.hub.cli import _run
 from bestiary.hub.loading import load
@@ -456,3 +463,11 @@ def test_values_that_make_no_sense_are_errors_of_ours(tmp_path: Path) -> None:
                 place[key] = before
     assert max(len(message.splitlines()) for message in messages) <= 12
     assert len(messages) > len(original["text_config"])
+
+
+def test_errors_25_and_26_tokens_that_do_not_fit() -> None:
+    module = load(DATA / "clip-transformers").module
+    with pytest.raises(IndexRangeError, match=r"(?s)1000000.*634 entries.*tokenizer and the model"):
+        module.embed_text(bt.tensor(np.full((1, 5), 10**6)))
+    with pytest.raises(ShapeError, match=r"(?s)50 > 24.*model\.tokenizer"):
+        module.embed_text(bt.tensor(np.ones((1, 50), np.int64)))
