@@ -121,6 +121,21 @@ class ImageTask:
         pictures = list(sources) if is_stream(sources) else several(sources)
         return [sources] if pictures is None else pictures
 
+    def _grouped(
+        self, function: Callable[[Tensor], Tensor], arrays: Sequence[Array]
+    ) -> list[Array]:
+        """What `function` gives for each array; those of one shape go through it together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, array in enumerate(arrays):
+            groups.setdefault(array.shape, []).append(i)
+        found: dict[int, Array] = {}
+        for chosen in groups.values():
+            with inference_mode():
+                batch = Tensor(np.stack([arrays[i] for i in chosen]))
+                result = function(batch.to(device=self.device, dtype=self.module.dtype))
+            found.update(zip(chosen, _as_arrays(result), strict=True))
+        return [found[i] for i in range(len(arrays))]
+
     def _batches(
         self,
         function: Callable[[Tensor], Any],

@@ -31,7 +31,7 @@ from .transforms import (
 )
 
 MARK = "bestiary.Preprocess"
-FITS = ("exact", "shorter", "cover", "contain")
+FITS = ("exact", "shorter", "cover", "contain", "least")
 ROUNDINGS = ("torchvision", "transformers")
 
 # fmt: off
@@ -48,8 +48,8 @@ _UNDERSTOOD = frozenset((
 ))
 # The processors that do nothing beyond those keys.
 _PROCESSORS = (
-    "Beit", "Bit", "CLIP", "ConvNext", "DeiT", "Dinov2", "Levit", "MobileNetV1", "MobileNetV2",
-    "PoolFormer", "ResNet", "Segformer", "Swin", "ViT",
+    "Beit", "Bit", "CLIP", "ConvNext", "DPT", "DeiT", "Dinov2", "Levit", "MobileNetV1",
+    "MobileNetV2", "PoolFormer", "ResNet", "Segformer", "Swin", "ViT",
 )
 # fmt: on
 
@@ -67,11 +67,12 @@ class Preprocess:
         scale: what a pixel from 0 to 255 is multiplied by.
         mean, std: for each channel, after scaling.
         rounding, fill: see `CenterCrop`.
+        multiple: see `Resize`.
     """
 
     size: Size = (224, 224)
     resize: int | Size | None = 256
-    fit: Literal["exact", "shorter", "cover", "contain"] = "shorter"
+    fit: Literal["exact", "shorter", "cover", "contain", "least"] = "shorter"
     crop: bool = True
     resample: str = "bicubic"
     scale: float = 1 / 255
@@ -79,9 +80,11 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     rounding: Literal["torchvision", "transformers"] = "torchvision"
     fill: tuple[int, ...] = (0, 0, 0)
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         as_size(self.size)
+        as_size(self.multiple)
         filter_name(self.resample)
         if self.resize is not None:
             as_size(self.resize)
@@ -133,7 +136,7 @@ class Preprocess:
         """Resizing and cropping, without the numbers."""
         steps: list[Any] = []
         if self.resize is not None:
-            steps.append(Resize(self.resize, self.fit, self.resample))
+            steps.append(Resize(self.resize, self.fit, self.resample, self.multiple))
         if self.crop:
             steps.append(CenterCrop(self.size, self.rounding, self.fill))
         return Compose(steps)
@@ -263,10 +266,11 @@ class Preprocess:
         scale = config.get("rescale_factor") or 1 / 255
         # ConvNeXt's processor, which ResNets use as well, crops without being told to
         convnext = kind.startswith("ConvNext") or config.get("crop_pct") is not None
-        geometry = _convnext_geometry if convnext else _plain_geometry
+        dpt = kind.startswith("DPT")
+        geometry = _convnext_geometry if convnext else _dpt_geometry if dpt else _plain_geometry
         return cls(
             **geometry(config, where),
-            resample=filter_name(config.get("resample", 3 if convnext else 2)),
+            resample=filter_name(config.get("resample", 3 if convnext or dpt else 2)),
             scale=float(scale) if config.get("do_rescale", True) else 1.0,
             mean=_numbers(mean, None, where, "image_mean"),
             std=_numbers(std, None, where, "image_std"),
@@ -289,6 +293,19 @@ def _convnext_geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"size": (side, side), "resize": int(side / part), "fit": "shorter", "crop": True}
 
 
+def _dpt_geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The whole picture, with its shape kept or not; sides are multiples of the patches'.
+
+    Source: transformers 5.23, `models/dpt/image_processing_pil_dpt.py`.
+    """
+    size = _height_width(config.get("size", 384), where)
+    if not config.get("do_resize", True):
+        return {"size": size, "resize": None, "crop": False}
+    fit = "least" if config.get("keep_aspect_ratio") else "exact"
+    multiple = int(config.get("ensure_multiple_of") or 1)
+    return {"size": size, "resize": size, "fit": fit, "crop": False, "multiple": multiple}
+
+
 def _plain_geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Resize if it says so, then crop if it says so."""
     crop = bool(config.get("do_center_crop", config.get("crop_size") is not None))
@@ -306,10 +323,11 @@ def _plain_geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_keys(config: Mapping[str, Any], kind: str, where: str) -> None:
+    understood = _SILENT | _UNDERSTOOD
+    if kind.startswith("DPT"):
+        understood |= {"keep_aspect_ratio", "ensure_multiple_of"}
     unknown = {
-        key
-        for key, value in config.items()
-        if key not in _SILENT | _UNDERSTOOD and value not in (None, False)
+        key for key, value in config.items() if key not in understood and value not in (None, False)
     }
     if kind and not kind.startswith(_PROCESSORS):
         unknown.add("image_processor_type")

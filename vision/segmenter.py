@@ -10,9 +10,6 @@ from ..core.data.images import read_image
 from ..core.errors import ConfigError
 from ..core.insight.progress import progress
 from ..core.nn import Module
-from ..core.ops.shape import stack
-from ..core.state import inference_mode
-from ..core.tensor import Tensor
 from ..hub.card import Card
 from ..hub.loading import Loaded, Report
 from .image_task import Array, ImageTask, preprocess_of, read_ahead
@@ -189,23 +186,10 @@ class Segmenter(ImageTask):
             raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
         with progress(total=total, what="segmenting", unit="pictures") as bar:
             for prepared in read_ahead(self._prepare, pictures, batch_size):
-                for logits, (_, size) in zip(self._logits(prepared), prepared, strict=True):
+                maps = self._grouped(self.module, [array for array, _ in prepared])
+                for logits, (_, size) in zip(maps, prepared, strict=True):
                     yield Segmentation(classes_at(logits, size), self.labels)
                     bar.update(1)
-
-    def _logits(self, prepared: Sequence[tuple[Array, Size]]) -> list[Array]:
-        """What the network says of each; those of one shape go through it together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, (array, _) in enumerate(prepared):
-            groups.setdefault(array.shape, []).append(i)
-        found: dict[int, Array] = {}
-        for chosen in groups.values():
-            with inference_mode():
-                batch = stack([Tensor(prepared[i][0]) for i in chosen])
-                logits: Tensor = self.module(batch.to(device=self.device, dtype=self.module.dtype))
-            rows = logits.cpu().array.astype("float32", copy=False)
-            found.update(zip(chosen, rows, strict=True))
-        return [found[i] for i in range(len(prepared))]
 
 
 def _labels_of(loaded: Loaded) -> list[str]:

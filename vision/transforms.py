@@ -73,18 +73,21 @@ class Resize:
         size: the length of a side, or (height, width).
         fit: "exact" stretches to `size`; "shorter" makes the shorter side `size` long (a number)
             and cuts fractions of the other off, as torchvision and transformers do; "cover" and
-            "contain" scale until the picture covers, or is contained in, `size`, and round.
+            "contain" scale until the picture covers, or is contained in, `size`, and round;
+            "least" scales as little as possible, so that one side has its length in `size`.
         resample: a name of `FILTERS`.
+        multiple: sides become the nearest multiples of this ("exact" and "least").
     """
 
     size: int | Size
-    fit: Literal["exact", "shorter", "cover", "contain"] = "shorter"
+    fit: Literal["exact", "shorter", "cover", "contain", "least"] = "shorter"
     resample: str = "bicubic"
+    multiple: int = 1
 
     def target(self, height: int, width: int) -> Size:
         """The height and width that a picture of this height and width gets."""
-        if self.fit == "exact":
-            return as_size(self.size)
+        if self.fit in ("exact", "least"):
+            return self._rounded(height, width)
         if self.fit == "shorter":
             side = self.size if isinstance(self.size, int) else min(self.size)
             short, long = min(height, width), max(height, width)
@@ -94,6 +97,19 @@ class Resize:
         ratios = height / want_height, width / want_width
         ratio = min(ratios) if self.fit == "cover" else max(ratios)
         return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+    def _rounded(self, height: int, width: int) -> Size:
+        """Sides as wanted, or scaled alike, as multiples.
+
+        Source: transformers 5.23, `models/dpt/image_processing_pil_dpt.py`.
+        """
+        tall, wide = as_size(self.size)
+        down, across = tall / height, wide / width
+        if self.fit == "least":
+            down = across = across if abs(1 - across) < abs(1 - down) else down
+        rows = max(1, round(down * height / self.multiple))
+        columns = max(1, round(across * width / self.multiple))
+        return rows * self.multiple, columns * self.multiple
 
     def __call__(self, image: Image.Image) -> Image.Image:
         from PIL import Image
@@ -125,6 +141,11 @@ class CenterCrop:
     rounding: Literal["torchvision", "transformers"] = "torchvision"
     fill: tuple[int, ...] = (0, 0, 0)
 
+    def starts(self, height: int, width: int) -> Size:
+        """The first row and column of the crop in a picture; negative where it is too small."""
+        tall, wide = as_size(self.size)
+        return self._start(height, tall), self._start(width, wide)
+
     def _start(self, length: int, crop: int) -> int:
         if self.rounding == "transformers":
             return (length - crop) // 2
@@ -134,8 +155,7 @@ class CenterCrop:
         from PIL import Image
 
         height, width = as_size(self.size)
-        left = self._start(image.width, width)
-        top = self._start(image.height, height)
+        top, left = self.starts(image.height, image.width)
         inside = left >= 0 and top >= 0
         if inside or not any(self.fill):
             return image.crop((left, top, left + width, top + height))
