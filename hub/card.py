@@ -129,11 +129,6 @@ def card_of(architecture: Architecture, entry: Entry | None, name: str) -> Card:
     """The card of a curated model, or of one that is known only by its architecture."""
     if entry is None:
         return Card(name=name, architecture=architecture.name, task=architecture.task)
-    metric = entry.metric
-    shown = None
-    if metric is not None:
-        at = f" at {metric.resolution} pixels" if metric.resolution else ""
-        shown = f"{metric.value:g} {metric.name} on {metric.dataset}{at} ({metric.source})"
     return Card(
         name=entry.name,
         architecture=architecture.name,
@@ -142,7 +137,7 @@ def card_of(architecture: Architecture, entry: Entry | None, name: str) -> Card:
         commercial=entry.commercial,
         gated=entry.gated,
         parameters=entry.parameters,
-        metric=shown,
+        metric=str(entry.metric) if entry.metric is not None else None,
         results=[dataclasses.asdict(metric)] if metric is not None else [],
         paper=entry.paper,
         note=entry.note,

@@ -103,6 +103,10 @@ class Metric:
     resolution: int | None
     source: str
 
+    def __str__(self) -> str:
+        at = f" at {self.resolution} pixels" if self.resolution else ""
+        return f"{self.value:g} {self.name} on {self.dataset}{at} ({self.source})"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -64,6 +64,8 @@ def info_command(name: str, as_json: bool) -> None:
     if as_json:
         print_json(known)
         return
+    if entry.metric is not None:
+        known["metric"] = str(entry.metric)
     rows = [[key, _shown(value)] for key, value in known.items() if key != "sources"]
     rows += [["source", _source(s)] for s in entry.sources]
     print_table(rows)
@@ -115,10 +117,12 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(_shown, value)) or "none"
     return str(value)
 
 
