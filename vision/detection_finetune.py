@@ -49,7 +49,8 @@ class Recipe:
     Args:
         epochs: passes over the pictures.
         batch_size: pictures in a step.
-        lr: learning rate of the head and of all that is no trunk.
+        lr: learning rate of the head and of all that is no trunk; unless given 1e-4, and 2e-3
+            from scratch.
         trunk_lr: of the trunk, times `lr`.
         weight_decay: of AdamW.
         clip_norm: largest norm of all gradients together.
@@ -64,7 +65,7 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 8
-    lr: float = 1e-3
+    lr: float | None = None
     trunk_lr: float = 0.1
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
@@ -78,7 +79,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ConfigError("epochs >= 1 and batch_size >= 1 are needed")
-        if not 0 < self.held_out < 1 or not self.lr > 0 or not self.trunk_lr >= 0:
+        if (
+            not 0 < self.held_out < 1
+            or not (self.lr is None or self.lr > 0)
+            or not self.trunk_lr >= 0
+        ):
             raise ConfigError(
                 f"held_out={self.held_out} is a share between 0 and 1, lr={self.lr} positive and "
                 f"trunk_lr={self.trunk_lr} not negative"
@@ -136,6 +141,8 @@ def finetune(
     if recipe.from_scratch is None:
         untrained = not task.report.loaded and not task.card.training
         recipe = replace(recipe, from_scratch=untrained)
+    if recipe.lr is None:
+        recipe = replace(recipe, lr=2e-3 if recipe.from_scratch else 1e-4)
     history = _train(new, found.part(train), found.part(held), recipe, quiet)
     new.module.eval()
     measured = found.part(held)
@@ -304,14 +311,15 @@ def _train(
 
 
 def _optimizer(module: nn.Module, recipe: Recipe) -> optim.AdamW:
+    lr = recipe.lr or 0.0
     trunk: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         (trunk if name.startswith(_TRUNK) and not recipe.from_scratch else rest).append(parameter)
     groups: list[dict[str, Any]] = [{"params": rest}]
     if trunk:
-        groups.append({"params": trunk, "lr": recipe.lr * recipe.trunk_lr})
-    return optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        groups.append({"params": trunk, "lr": lr * recipe.trunk_lr})
+    return optim.AdamW(groups, lr=lr, weight_decay=recipe.weight_decay)
 
 
 # -- the result --------------------------------------------------------------------------------
