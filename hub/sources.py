@@ -99,7 +99,8 @@ def obtain(name: str | Path, request: Request | None = None) -> Obtained:
     text = str(name)
     if isinstance(name, Path) or folder.is_file():
         raise HubError(
-            f"{text} is not a folder.\nA model is a folder with config.json and its weights.",
+            f"{text} is not a folder.\nA model is a folder with config.json and its weights.\n"
+            f"The tensors of a weight file alone: bt.weights.load({text!r})",
             name=text,
         )
     found = find(text)

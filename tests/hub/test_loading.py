@@ -222,3 +222,11 @@ def test_senseless_options(option):
 def test_other_dtypes_are_named():
     with pytest.raises(TypeError, match="float12"):
         bt.load(TIMM, dtype="float12")
+
+
+def test_a_weight_file_in_place_of_a_folder_is_told_how_to_be_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(HubError) as caught:
+        bt.load(str(path))
+    assert f"bt.weights.load({str(path)!r})" in str(caught.value)
