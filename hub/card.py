@@ -138,7 +138,7 @@ def card_of(architecture: Architecture, entry: Entry | None, name: str) -> Card:
         gated=entry.gated,
         parameters=entry.parameters,
         metric=str(entry.metric) if entry.metric is not None else None,
-        results=[dataclasses.asdict(metric)] if metric is not None else [],
+        results=[dataclasses.asdict(entry.metric)] if entry.metric is not None else [],
         paper=entry.paper,
         note=entry.note,
     )
