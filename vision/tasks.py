@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.errors import ConfigError, DataError
+from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.tensor import Tensor
 from ..hub.card import Card
@@ -141,9 +145,61 @@ class ImageClassifier(ImageTask):
                 pictures=len(pictures),
                 targets=len(targets),
             )
-        numbers = np.array([self._number(target) for target in targets], np.int64)
+        numbers = np.array([self.number_of(target) for target in targets], np.int64)
         scores = self.probabilities(pictures, batch_size=batch_size)
         return ClassificationReport.of(scores, numbers, self.labels)
+
+    def explain(
+        self, source: Any, label: int | str | None = None, *, method: str | None = None
+    ) -> Any:
+        """Where in a picture the network sees a label: `model.explain("cat.jpg").draw()`.
+
+        An `Explanation`: `map` (H, W) from 0 to 1, of the size of the picture, `label`, `score`.
+        Of several pictures, a folder or a generator, what `model(source)` would give.
+
+        Args:
+            label: a name or number of a class; for each picture the most probable unless given.
+            method: "grad-cam", on the last feature map; "attention", for vision transformers,
+                through all layers; "rollout", the same without regard to the label. Unless given,
+                the one that suits the network.
+        Raises:
+            ConfigError: the network has nothing that `method` could use.
+            DataError: there is no such label, or a picture cannot be read.
+        """
+        from .explain import explain
+
+        def answers(pictures: Iterable[Any], total: int | None, size: int) -> Iterator[Any]:
+            with progress(total=total, what="explaining", unit="pictures") as bar:
+                for picture in pictures:
+                    yield explain(self, picture, label, method)
+                    bar.update(1)
+
+        return self._for_each(source, answers, 1)
+
+    def number_of(self, label: int | str) -> int:
+        """The number of a class, by its name or number.
+
+        Raises:
+            DataError: there is no such class; the nearest names are listed.
+        """
+        if isinstance(label, str):
+            if label in self.labels:
+                return self.labels.index(label)
+            near = _nearest(label, self.labels)
+            raise DataError(
+                f"{label!r} is none of the model's {len(self.labels)} labels.\n"
+                f"Nearest: {', '.join(map(repr, near))}.",
+                label=label,
+                nearest=near,
+            )
+        number = operator.index(label)
+        if not 0 <= number < len(self.labels):
+            raise DataError(
+                f"there is no class {number}: the model's are 0 to {len(self.labels) - 1}.",
+                label=number,
+                classes=len(self.labels),
+            )
+        return number
 
     # -- the model -------------------------------------------------------------------------
 
@@ -168,18 +224,6 @@ class ImageClassifier(ImageTask):
 
     # -- inner workings --------------------------------------------------------------------
 
-    def _number(self, target: int | str) -> int:
-        if not isinstance(target, str):
-            return int(target)
-        try:
-            return self.labels.index(target)
-        except ValueError:
-            raise DataError(
-                f"{target!r} is none of the model's labels.\n"
-                f"Labels: {', '.join(self.labels[:8])}{', ...' if len(self.labels) > 8 else ''}",
-                label=target,
-            ) from None
-
     def _saved_labels(self) -> Sequence[str]:
         return self.labels
 
@@ -190,6 +234,16 @@ class ImageClassifier(ImageTask):
             for row in softmax(logits):
                 best = np.argsort(-row, kind="stable")[:top]
                 yield [{"label": self.labels[i], "score": float(row[i])} for i in best]
+
+
+def _nearest(name: str, labels: Sequence[str], count: int = 3) -> list[str]:
+    """The labels most like a name: those that hold it as a word, then as a part, first."""
+    wanted = name.lower()
+    words = {label.lower(): label for label in reversed(labels)}
+    holding = (w for w in words if wanted and wanted in w)
+    inside = sorted(holding, key=lambda w: (wanted not in re.split(r"\W+", w), len(w)))
+    alike = difflib.get_close_matches(wanted, words, n=count, cutoff=0)
+    return [words[w] for w in dict.fromkeys((*inside, *alike))][:count]
 
 
 def _labels_of(loaded: Loaded) -> list[str]:
