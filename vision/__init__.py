@@ -14,6 +14,7 @@ _NAMES = {
         "augment": "ColorJitter CutMix Mixup RandAugment RandomCrop RandomErasing "
         "RandomHorizontalFlip RandomResizedCrop RandomVerticalFlip TrivialAugment",
         "boxes": "Boxes batched_nms box_area box_giou box_iou clip_boxes convert_boxes nms",
+        "depth_estimator": "Depth DepthEstimator",
         "detection_sets": "DetectionData detection_data",
         "detection_metrics": "DetectionReport",
         "detection_preprocess": "DetectionPreprocess",
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from .boxes import clip_boxes as clip_boxes
     from .boxes import convert_boxes as convert_boxes
     from .boxes import nms as nms
+    from .depth_estimator import Depth as Depth
+    from .depth_estimator import DepthEstimator as DepthEstimator
     from .detection_metrics import DetectionReport as DetectionReport
     from .detection_preprocess import DetectionPreprocess as DetectionPreprocess
     from .detection_sets import DetectionData as DetectionData

@@ -181,8 +181,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         y: Tensor = _resized(self.conv1(x), size, True)
         y = self.conv3(F.relu(self.conv2(y)))[:, 0]
-        depth: Tensor = F.sigmoid(y) if self.metric else F.relu(y)
-        return depth * self.max_depth
+        depth: Tensor = (F.sigmoid(y) if self.metric else F.relu(y)) * self.max_depth
+        return depth
 
 
 class DepthAnything(nn.Module):

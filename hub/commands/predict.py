@@ -22,7 +22,9 @@ from .output import json_option, print_json
 @click.option("--labels", help="For models like CLIP: the words to choose from, 'a cat,a dog'.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Detectors: least score, 0.5.")
 @click.option(
-    "--draw", type=click.Path(path_type=Path), help="Detectors, segmenters: folder for pictures."
+    "--draw",
+    type=click.Path(path_type=Path),
+    help="Folder for pictures of what was found: boxes, classes, depths.",
 )
 @click.option(
     "--masks", type=click.Path(path_type=Path), help="Segmenters: folder for PNGs of classes."
@@ -52,6 +54,10 @@ def predict_command(
         return _segment(model, inputs, top, draw, masks, as_json)
     if masks is not None:
         raise click.UsageError(f"{name} gives no classes of pixels: no --masks")
+    if model.task == "depth-estimation":
+        if labels is not None or threshold is not None or coco is not None:
+            raise click.UsageError(f"{name} gives depths: no --labels, --threshold or --coco")
+        return _measure(model, inputs, draw, as_json)
     if not detector and (threshold is not None or draw is not None or coco is not None):
         raise click.UsageError(f"{name} finds no boxes: no --threshold, --draw or --coco")
     if detector:
@@ -92,10 +98,7 @@ def _segment(
     as_json: bool,
 ) -> None:
     """The largest classes of each picture; one picture at a time, since class maps are large."""
-    from ...vision.image_task import image_files
-
-    given = [f for path in inputs for f in (image_files(path) if path.is_dir() else [path])]
-    files = list(dict.fromkeys(given))  # each once
+    files = _files(inputs)
     names = dict(zip(files, _names(files), strict=True))
     for folder in (draw, masks):
         if folder is not None:
@@ -113,6 +116,29 @@ def _segment(
                 click.echo(f"  {row['share']:6.1%}  {row['label']}")
     if as_json:
         print_json(shares)
+
+
+def _measure(model: Any, inputs: tuple[Path, ...], draw: Path | None, as_json: bool) -> None:
+    """The range of depths in each picture; drawn, they are grey pictures of 16 bits."""
+    files = _files(inputs)
+    ranges: dict[str, dict[str, Any]] = {}
+    for path, name, found in zip(files, _names(files), model(iter(files)), strict=True):
+        if draw is not None:
+            found.save(draw / f"{name}.png")
+        low, high = float(found.values.min()), float(found.values.max())
+        ranges[str(path)] = {"least": low, "most": high, "metres": found.metric}
+        if not as_json:
+            click.echo(f"{path}\n  {low:.3g} to {high:.3g}{' m' if found.metric else ''}")
+    if as_json:
+        print_json(ranges)
+
+
+def _files(inputs: tuple[Path, ...]) -> list[Path]:
+    """The pictures given, and those in folders given, each once."""
+    from ...vision.image_task import image_files
+
+    given = [f for path in inputs for f in (image_files(path) if path.is_dir() else [path])]
+    return list(dict.fromkeys(given))
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError, ShapeError
 from bestiary.core.weights import load_file
+from bestiary.hub.cli import cli
 from bestiary.hub.loading import load
 from bestiary.hub.registry import get
 from bestiary.hub.rename import join, renamed
@@ -115,6 +117,21 @@ def test_lists_folders_and_drawings(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no")
     with pytest.raises(DataError, match=r"bad\.jpg"):
         task(tmp_path)
+
+
+def test_predict_writes_depths(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (30, 20), (200, 90, 20)).save(picture)
+    run = CliRunner().invoke
+    model = str(DATA / FOLDERS[1])
+    done = run(cli, ["predict", model, str(picture), "--draw", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert done.output.rstrip().endswith(" m")
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert image.size == (30, 20)
+    found = json.loads(run(cli, ["predict", model, str(picture), "--json"]).output)
+    assert found[str(picture)]["metres"] is True
+    assert run(cli, ["predict", model, str(picture), "--masks", "x"]).exit_code == 2
 
 
 def test_near_is_bright(tmp_path: Path) -> None:
