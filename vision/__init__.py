@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .detector import coco_json as coco_json
     from .drawing import draw_boxes as draw_boxes
     from .embedder import Embedder as Embedder
+    from .explain import Explanation as Explanation
     from .generated import write_masks as write_masks
     from .generated import write_shapes as write_shapes
     from .labels import imagenet_synsets as imagenet_synsets

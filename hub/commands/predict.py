@@ -29,6 +29,11 @@ from .output import json_option, print_json
 @click.option(
     "--masks", type=click.Path(path_type=Path), help="Segmenters: folder for PNGs of classes."
 )
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    help="Classifiers: folder for pictures of where the first answer was seen.",
+)
 @click.option("--coco", type=click.Path(path_type=Path), help="Detectors: file for COCO JSON.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @json_option
@@ -40,6 +45,7 @@ def predict_command(
     threshold: float | None,
     draw: Path | None,
     masks: Path | None,
+    explain: Path | None,
     coco: Path | None,
     device: str,
     as_json: bool,
@@ -48,6 +54,8 @@ def predict_command(
     model = load(name, device=device)
     settings: dict[str, object] = {"top": top}
     detector = model.task == "object-detection"
+    if explain is not None and model.task != "image-classification":
+        raise click.UsageError(f"{name} is for {model.task}, and classifiers explain: no --explain")
     if model.task == "image-segmentation":
         if labels is not None or threshold is not None or coco is not None:
             raise click.UsageError(f"{name} gives classes: no --labels, --threshold or --coco")
@@ -77,6 +85,8 @@ def predict_command(
         answers.update(found if path.is_dir() else {str(path): found})
     if draw is not None:
         _draw(model, answers, draw)
+    if explain is not None:
+        _explain(model, answers, explain)
     if coco is not None:
         _write_coco(model, answers, coco)
     if as_json:
@@ -159,6 +169,14 @@ def _draw(model: Any, answers: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for (path, found), name in zip(answers.items(), _names(list(answers)), strict=True):
         model.draw(path, found).save(folder / f"{name}.png")
+
+
+def _explain(model: Any, answers: Mapping[str, Any], folder: Path) -> None:
+    """Where each picture's first answer was seen, drawn over it, under its own name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _names(list(answers))
+    for explanation, name in zip(model.explain(iter(answers)), names, strict=True):
+        explanation.draw().save(folder / f"{name}.png")
 
 
 def _write_coco(model: Any, answers: Mapping[str, Any], path: Path) -> None:

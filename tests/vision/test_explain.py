@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError
 from bestiary.hub.card import Card
+from bestiary.hub.cli import _run
 from bestiary.vision import vit
 from bestiary.vision.preprocess import Preprocess
 from bestiary.vision.tasks import ImageClassifier
@@ -393,6 +395,33 @@ def test_drawing_covers_what_was_seen_only() -> None:
     assert tuple(drawn[10, 10]) != (255, 255, 255)
     assert np.array_equal(np.asarray(found.draw(opacity=0)), np.asarray(found.image))
     assert repr(found).startswith("Explanation('upper left', 1.000, 60 x 100, grad-cam)")
+
+
+# -- from the command line -----------------------------------------------------------------------
+
+
+def test_command(samples: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "seen"
+    photos.mkdir()
+    for name in ("cat.jpg", "dog.jpg"):
+        shutil.copy(samples / name, photos)
+    arguments = ["predict", "resnet-cifar10", str(photos), str(samples / "cat.jpg")]
+    assert _run([*arguments, "--top", "1", "--explain", str(out)]) == 0
+    assert capfd.readouterr().out.count("%  ") == 3
+    assert {path.name for path in out.iterdir()} == {"cat.png", "dog.png", "cat-2.png"}
+    with Image.open(out / "dog.png") as drawn, Image.open(photos / "dog.jpg") as photo:
+        assert drawn.size == photo.size
+        expected = bt.load("resnet-cifar10").explain(photos / "dog.jpg").draw()
+        assert np.array_equal(np.asarray(drawn), np.asarray(expected))
+
+
+def test_command_for_classifiers_alone(
+    references: Path, samples: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, out = str(references / "yolos-transformers"), tmp_path / "seen"
+    assert _run(["predict", model, str(samples / "cat.jpg"), "--explain", str(out)]) == 2
+    assert "classifiers explain: no --explain" in capfd.readouterr().err
+    assert not out.exists()
 
 
 # -- photographs ---------------------------------------------------------------------------------
