@@ -21,6 +21,7 @@ _NAMES = {
         "detector": "Detector coco_json",
         "drawing": "draw_boxes",
         "embedder": "Embedder",
+        "explain": "Explanation",
         "generated": "write_masks write_shapes",
         "labels": "imagenet_synsets label_names",
         "metrics": "ClassificationReport confusion_matrix top_k",
