@@ -159,7 +159,8 @@ class Neck(nn.Module):
         levels = [
             conv(part(x)) for conv, part, x in zip(self.convs, self.reassemble, maps, strict=True)
         ][::-1]
-        x, finer = levels[0], None
+        x: Tensor = levels[0]
+        finer: Tensor | None = None
         for i, fusion in enumerate(self.fusion):
             last = i + 1 == len(levels)
             height, width = x.shape[2:] if last else levels[i + 1].shape[2:]

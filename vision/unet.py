@@ -15,7 +15,7 @@ from ..core import nn
 from ..core.nn import functional as F
 from ..core.ops.shape import concat
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, register
+from ..hub.registry import Bundled, Entry, Metric, register
 from .inputs import check_images
 from .published import positive, real
 
@@ -159,13 +159,29 @@ def _entry(name: str, widths: tuple[int, ...], side: int, parameters: int) -> En
     )
 
 
+_SHAPES = Entry(
+    name="unet-shapes",
+    sources=(Bundled("vision/assets/unet-shapes"),),
+    config={"widths": (8, 16, 32, 64, 128), "num_classes": 4},
+    license="Apache-2.0",
+    commercial=True,
+    parameters=453_820,
+    preprocess=_preprocess(96),
+    metric=Metric(
+        "% mean IoU", 95.3, "write_masks(100, size=128, seed=99)", 96, "docs/segmentation.md"
+    ),
+    paper=_PAPER,
+    note="circles, squares and triangles; trained by this library, see docs/segmentation.md",
+)
+
+
 @register(
     "unet",
     config=Config,
     task="image-segmentation",
     head=("head",),
     stem="down.0.conv1.weight",
-    entries=[_entry(*row) for row in _PUBLISHED],
+    entries=[*(_entry(*row) for row in _PUBLISHED), _SHAPES],
 )
 def unet(config: Config) -> UNet:
     """U-Net for semantic segmentation."""

@@ -20,6 +20,7 @@ from bestiary.hub.card import card_of
 from bestiary.hub.loading import load
 from bestiary.hub.registry import architecture_by_name, entries, get
 from bestiary.hub.rename import renamed
+from bestiary.vision.generated import write_masks
 from bestiary.vision.preprocess import Preprocess
 from bestiary.vision.segmenter import Segmenter
 
@@ -175,6 +176,24 @@ def test_segformer_may_not_be_used_commercially() -> None:
     assert entry.commercial is False
     assert "non-commercial" in str(entry.license)
     assert get("segformer-b0-finetuned-ade-512-512")[1] is entry
+
+
+@pytest.mark.parametrize("name", ["unet", "unet-small", "unet-shapes"])
+def test_unets_by_name(name: str) -> None:
+    _, entry = get(name)
+    with bt.nn.init.empty():
+        task = load(name, weights=False)
+    assert sum(p.size for p in task.module.parameters()) == entry.parameters
+    assert task.preprocess.size == entry.preprocess["size"]
+
+
+def test_the_bundled_network_knows_shapes(tmp_path: Path) -> None:
+    """On new pictures, larger than those of its training."""
+    task = load("unet-shapes")
+    assert task.labels == ["background", "circle", "square", "triangle"]
+    report = task.evaluate(write_masks(tmp_path, 12, size=128, seed=1234))
+    assert report.mean_iou > 0.9
+    assert np.nanmin(report.iou) > 0.85
 
 
 # -- every architecture of the task ---------------------------------------------------------------
