@@ -274,11 +274,11 @@ class SegFormer(nn.Module):
 
 _B = "encoder.block.{}.{}."
 TRANSFORMERS: dict[str, str] = {
+    f"segformer.{_B}attention.output.dense.{{rest}}": f"{_B}attention.dense.{{rest}}",
     f"segformer.{_B}attention.self.{{rest}}": f"{_B}attention.{{rest}}",
-    f"segformer.{_B}attention.output.{{rest}}": f"{_B}attention.{{rest}}",
     f"segformer.{_B}mlp.dwconv.dwconv.{{rest}}": f"{_B}mlp.dwconv.{{rest}}",
     "decode_head.linear_c.{}.proj.{rest}": "decode_head.linear_c.{}.{rest}",
-    "segformer.{rest}": "{rest}",
+    "segformer.encoder.{rest}": "encoder.{rest}",
 }
 
 

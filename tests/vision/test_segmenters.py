@@ -19,7 +19,7 @@ from bestiary.core.weights import load_file
 from bestiary.hub.card import card_of
 from bestiary.hub.loading import load
 from bestiary.hub.registry import architecture_by_name, entries, get
-from bestiary.hub.rename import renamed
+from bestiary.hub.rename import inverted, renamed
 from bestiary.vision.generated import write_masks
 from bestiary.vision.preprocess import Preprocess
 from bestiary.vision.segmenter import Segmenter
@@ -169,6 +169,10 @@ def test_names_and_shapes_of_the_published_sizes(name: str) -> None:
     assert {n: t.shape for n, t in module.state_dict().items()} == expected
     assert sum(p.size for p in module.parameters()) == entry.parameters
     assert entry.parameters == NAMES[name]["parameters"]
+    if architecture.layouts["transformers"].publish is not None:  # saved under these names
+        back = inverted(list(expected), architecture.layouts["transformers"].rename)
+        assert back is not None
+        assert set(back.values()) == set(tensors)
 
 
 def test_segformer_may_not_be_used_commercially() -> None:
