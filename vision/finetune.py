@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ from ..core.training import History, Trainer
 from ..hub.card import Card
 from ..hub.loading import with_new_head
 from ..hub.registry import architecture_by_name
-from .augment import RandomHorizontalFlip, RandomResizedCrop
+from .augment import Mixup, RandomHorizontalFlip, RandomResizedCrop
 from .image_task import ImageTask
 from .labelled import HELD_OUT, LabelledPictures, folds, labelled_pictures, stratified
+from .layer_rates import layer_groups, layers_of
 from .metrics import ClassificationReport
 from .tasks import ImageClassifier
 from .transforms import CenterCrop, Resize
@@ -63,6 +65,13 @@ class Recipe:
         smallest_crop: least part of a picture's area that augmentation keeps.
         flip: mirror pictures at random; turn off where left and right differ, as in text.
         held_out: share of each class kept for measuring, where the data has no split.
+        layer_decay: each layer of the trunk learns at this times the rate of the next; the last
+            one at `lr`. 1: all at one rate.
+        mixup: of the beta distribution by which pictures are blended in the second stage, 0.2 say;
+            0: not at all.
+        ema: how much of an average of the weights is kept at each step of the second stage, 0.99
+            say; the average is then the result. 0: none.
+        freeze: "trunk" lets the head alone learn in the second stage too, on augmented pictures.
         seed: of everything random.
     """
 
@@ -76,6 +85,10 @@ class Recipe:
     smallest_crop: float = 0.35
     flip: bool = True
     held_out: float = 0.2
+    layer_decay: float = 1.0
+    mixup: float = 0.0
+    ema: float = 0.0
+    freeze: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,6 +100,13 @@ class Recipe:
             )
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out is a share between 0 and 1, got {self.held_out}")
+        if not 0 < self.layer_decay <= 1 or not 0 <= self.ema < 1 or not 0 <= self.mixup < math.inf:
+            raise ConfigError(
+                f"layer_decay={self.layer_decay} lies above 0 and up to 1, ema={self.ema} from 0 "
+                f"to below 1, and mixup={self.mixup} is not negative"
+            )
+        if self.freeze not in (None, "trunk"):
+            raise ConfigError(f"freeze is 'trunk' or None, got {self.freeze!r}", got=self.freeze)
 
 
 @dataclass
@@ -431,13 +451,13 @@ def _train_all(
         seed=recipe.seed,
         drop_last=len(train) > recipe.batch_size,
     )
-    own = {id(p) for p in head.parameters()}
-    trunk = [p for p in task.module.parameters() if id(p) not in own]
-    optimizer = optim.AdamW(
-        [{"params": trunk, "lr": recipe.lr}, {"params": list(head.parameters())}],
-        lr=recipe.head_lr / 4,
-        weight_decay=recipe.weight_decay,
-    )
+    trunk = layers_of(task.module, head)
+    groups: list[dict[str, Any]] = [{"params": list(head.parameters())}]
+    if recipe.freeze is None:
+        rated = trunk if recipe.layer_decay < 1 else [[p for layer in trunk for p in layer]]
+        groups += layer_groups(rated, recipe.lr, recipe.layer_decay)
+    learning = recipe.head_lr / 4
+    optimizer = optim.AdamW(groups, lr=learning, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(loader)
     warm = max(1, steps // 10)
     schedule = optim.SequentialLR(
@@ -449,14 +469,23 @@ def _train_all(
         milestones=[warm],
     )
 
+    ema = optim.EMA(task.module, recipe.ema, warmup=True) if recipe.ema else None
+    mixup = Mixup(len(task.labels), recipe.mixup, recipe.smoothing) if recipe.mixup else None
+    rng = np.random.default_rng(recipe.seed)
+
     def loss(module: nn.Module, batch: Any) -> Tensor:
         keep_statistics(module)
-        pixels, targets = batch
-        logits = module(_to_batch(task, pixels.cpu().array))
-        return F.cross_entropy(logits, targets.to(task.device), label_smoothing=recipe.smoothing)
+        pixels, targets = batch[0].cpu().array, batch[1]
+        smoothing = recipe.smoothing
+        if mixup is not None:
+            pixels, rows = mixup(pixels.astype(np.float32), targets.cpu().array, rng)
+            targets, smoothing = Tensor(rows), 0.0  # the rows are smooth already
+        logits = module(_to_batch(task, pixels))
+        return F.cross_entropy(logits, targets.to(task.device), label_smoothing=smoothing)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        return {"accuracy": _report(task, pictures, held).accuracy}
+        with nullcontext() if ema is None else ema.applied():
+            return {"accuracy": _report(task, pictures, held).accuracy}
 
     trainer = Trainer(
         task.module,
@@ -466,10 +495,21 @@ def _train_all(
         epochs=recipe.epochs,
         evaluate=evaluate,
         schedule=schedule,
+        ema=ema,
         clip_norm=1.0,
         quiet=quiet,
     )
-    return trainer.fit()
+    frozen = [p for layer in trunk for p in layer if p.requires_grad and recipe.freeze]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        history = trainer.fit()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    if ema is not None:
+        ema.copy_to()
+    return history
 
 
 # -- the result --------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ from .output import json_option, print_json
 @click.option("--head-epochs", type=click.IntRange(1), help="Passes with the head alone.")
 @click.option("--batch-size", type=click.IntRange(2))
 @click.option("--lr", type=float, help="Learning rate of all layers.")
+@click.option("--layer-decay", type=float, help="Each layer at this times the next one's rate.")
+@click.option("--mixup", type=float, help="Blend pictures: 0.2, say.")
+@click.option("--ema", type=float, help="Average the weights: 0.99, say.")
+@click.option("--freeze", type=click.Choice(["trunk"]), help="Only the head learns.")
 @click.option("--no-flip", is_flag=True, help="Do not mirror pictures.")
 @click.option("--seed", type=int)
 @click.option("--untrained", is_flag=True, help="Start from nothing, without weights.")
@@ -48,6 +52,10 @@ def finetune_command(
     chosen = {k: v for k, v in settings.items() if v is not None}
     if "head_epochs" in chosen and model.task in ("object-detection", "image-segmentation"):
         raise click.UsageError(f"{name} trains all layers at once: --epochs, no --head-epochs")
+    alone = sorted({"layer_decay", "mixup", "ema", "freeze"} & chosen.keys())
+    if alone and model.task in ("object-detection", "image-segmentation"):
+        option = "--" + alone[0].replace("_", "-")
+        raise click.UsageError(f"{name} is for {model.task}: {option} is for classifiers")
     if no_flip:
         chosen["flip"] = False
     new = model.finetune(data, out=target, quiet=as_json, **chosen)

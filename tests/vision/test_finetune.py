@@ -161,3 +161,108 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(photos, tmp
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match=r"nothing can be saved in .*file"):
         bt.load(MODEL).finetune(photos, out=tmp_path / "file", quiet=True)
+
+
+# -- options of the second stage -----------------------------------------------------------------
+
+SHORT = {"epochs": 1, "head_epochs": 2, "batch_size": 8, "quiet": True}
+
+
+def change_of(photos, **settings):
+    """The new model, and how far each tensor went from where it was."""
+    base = bt.load(MODEL)
+    before = {n: p.detach().numpy().copy() for n, p in base.module.named_parameters()}
+    new = base.finetune(photos, **{**SHORT, "lr": 1e-3, **settings})
+    moved = {
+        n: float(np.abs(p.detach().numpy() - before[n]).max())
+        for n, p in new.module.named_parameters()
+        if before[n].shape == p.shape
+    }
+    return new, moved
+
+
+def test_layer_decay(photos):
+    _, even = change_of(photos)
+    _, falling = change_of(photos, layer_decay=0.1)
+    # AdamW moves each weight by about its rate, whatever the gradient.
+    assert even["conv1.weight"] > 0.3 * even["layer4.0.conv2.weight"]
+    assert 0 < falling["conv1.weight"] < 0.01 * falling["layer4.0.conv2.weight"]
+
+
+def test_layers_of_every_kind():
+    from bestiary.hub.registry import architecture_by_name
+    from bestiary.vision.layer_rates import layer_groups, layers_of
+
+    for name, count in (
+        ("resnet18", 9),
+        ("vit-tiny-patch16-224", 14),
+        ("efficientnet-lite0", 18),
+        ("convnext-atto", 18),
+    ):
+        model = bt.load(name, weights=False)
+        head = model.module.get_submodule(architecture_by_name(model.architecture).head[0])
+        layers = layers_of(model.module, head)
+        assert len(layers) == count, name
+        together = [p for layer in layers for p in layer] + list(head.parameters())
+        assert {id(p) for p in together} == {id(p) for p in model.module.parameters()}
+        assert len(together) == len(list(model.module.parameters()))
+    groups = layer_groups(layers, 1.0, 0.5)
+    assert [g["lr"] for g in groups[-3:]] == [0.25, 0.5, 1.0]
+
+
+def test_freeze(photos):
+    new, moved = change_of(photos, freeze="trunk")
+    assert not any(moved.values())
+    assert all(p.requires_grad for p in new.module.parameters())
+    once = bt.load(MODEL).finetune(photos, **{**SHORT, "epochs": 0})
+    head = new.module.fc.weight.detach().numpy()
+    assert np.abs(head - once.module.fc.weight.detach().numpy()).max() > 0  # the head went on
+
+
+def test_mixup(photos, monkeypatch):
+    import bestiary.vision.finetune as module
+
+    seen = []
+    entropy = module.F.cross_entropy
+
+    def watched(logits, targets, **settings):
+        if targets.ndim == 2:
+            seen.append(targets.numpy())
+        return entropy(logits, targets, **settings)
+
+    monkeypatch.setattr(module.F, "cross_entropy", watched)
+    change_of(photos, mixup=1.0, smoothing=0.0)
+    rows = np.concatenate(seen)
+    np.testing.assert_allclose(rows.sum(1), 1, atol=1e-5)
+    assert (rows.max(1) < 0.95).any()  # some are of two classes
+    assert (np.count_nonzero(rows > 1e-6, axis=1) <= 2).all()
+
+
+def test_ema(photos):
+    _, moved = change_of(photos)
+    _, averaged = change_of(photos, ema=0.999)
+    # The average of the way is behind its end.
+    assert 0 < averaged["layer4.0.conv2.weight"] < moved["layer4.0.conv2.weight"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"layer_decay": 0.0}, {"layer_decay": 1.5}, {"ema": 1.0}, {"mixup": -1.0}, {"freeze": "head"}],
+)
+def test_options_that_make_no_sense(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Recipe(**settings)
+
+
+def test_options_on_the_command_line(photos, tmp_path, capfd):
+    out = tmp_path / "model"
+    arguments = ["--epochs", "1", "--head-epochs", "1", "--layer-decay", "0.5", "--mixup", "0.2"]
+    more = ["--ema", "0.9", "--freeze", "trunk", "-o", str(out)]
+    assert _run(["finetune", str(MODEL), str(photos), *arguments, *more]) == 0
+    recipe = bt.load(out).card.training["recipe"]
+    for part in ("layer_decay 0.5", "mixup 0.2", "ema 0.9", "freeze trunk"):
+        assert part in recipe
+    capfd.readouterr()
+    detector = str(MODEL.parent / "yolos-transformers")
+    assert _run(["finetune", detector, str(photos), "--layer-decay", "0.5"]) == 2
+    assert "--layer-decay is for classifiers" in capfd.readouterr().err
