@@ -24,9 +24,11 @@ from .published import Origin, origin_of, remember
 from .registry import (
     Architecture,
     Entry,
+    Hub,
     Wheel,
     architecture_by_name,
     architecture_of_config,
+    entry_of_repository,
     find,
     supported,
 )
@@ -198,6 +200,9 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
     if here.source is not None:
         loaded.card.source = described(here.source)
+    known = entry_of_repository(here.source.repo) if isinstance(here.source, Hub) else None
+    if known is not None and known.commercial is not None:  # repositories may say "other"
+        loaded.card.license, loaded.card.commercial = known.license, known.commercial
     licences.describe(loaded.card, here.path)
     return loaded
 

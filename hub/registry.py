@@ -422,6 +422,16 @@ def architecture_of_config(config: Mapping[str, Any]) -> tuple[Architecture, str
     return None
 
 
+def entry_of_repository(repo: str) -> Entry | None:
+    """The curated model whose weights a repository holds; None if it is none of theirs."""
+    _scan()
+    for _, entry in _entries.values():
+        for source in entry.sources:
+            if isinstance(source, Hub) and source.repo.lower() == repo.lower():
+                return entry
+    return None
+
+
 def supported() -> list[str]:
     """What `architecture_of_config` knows, for the error that names it."""
     _scan()

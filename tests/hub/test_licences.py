@@ -93,6 +93,18 @@ def test_shown_at_the_first_load_only(repository, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_repositories_of_curated_models_need_not_say_it(serve, own_cache, tmp_path, capsys):
+    name = "nvidia/segformer-b0-finetuned-ade-512-512"
+    folder = tmp_path / "repository"
+    shutil.copytree(MODEL.parent / "segformer-transformers", folder)
+    (folder / "reference.safetensors").unlink()
+    (folder / "README.md").write_text("---\nlicense: other\n---\n")
+    bt.configure(endpoint=serve({name: folder}).url)
+    model = bt.load(name)
+    assert model.card.commercial is False
+    assert "does not permit commercial use" in capsys.readouterr().err
+
+
 def test_gated_models_say_so(repository, capsys):
     repository("---\nlicense: llama3\nextra_gated_prompt: Agree\n---\n")
     assert bt.load("zoo/small").card.gated
