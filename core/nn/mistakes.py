@@ -92,6 +92,18 @@ def stray_tensor(where: str, tensor: Any) -> GradError:
     )
 
 
+def replaced_parameter(module: Any, name: str) -> GradError:
+    """`module.weight += v`, or another plain tensor in the place of a parameter."""
+    where = f"{type(module).__name__}.{name}"
+    return GradError(
+        f"{where} is a parameter; a plain tensor in its place would never be trained.\n"
+        f"`m.{name} += v` makes a new tensor. To change the values of the one that is there:\n"
+        f"  bt.assign(m.{name}, m.{name}.detach() + v)    # or an optimizer's step\n"
+        f"For another parameter: m.{name} = nn.Parameter(tensor)",
+        name=name,
+    )
+
+
 def in_tuple(where: str, value: Any) -> ConfigError:
     """Modules or parameters where the walk does not look."""
     kind = type(value).__name__

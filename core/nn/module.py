@@ -82,6 +82,15 @@ class Module:
             mistakes.check_arguments(cls, kwargs)
         return super().__new__(cls)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if type(value) is Tensor:
+            current = self.__dict__.get(name)
+            if isinstance(current, Parameter):
+                raise mistakes.replaced_parameter(self, name)
+            if isinstance(current, Buffer):  # as in torch: it stays a buffer
+                value = Buffer(value, current.persistent)
+        object.__setattr__(self, name, value)
+
     # -- calling -----------------------------------------------------------------------------
 
     # A variable, not a method: each module declares the arguments that its forward takes.

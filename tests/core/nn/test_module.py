@@ -466,3 +466,33 @@ def test_empty_parameters_are_never_initialised():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "fine"
+
+
+def test_errors_10_a_parameter_is_not_replaced_by_a_plain_tensor():
+    m = nn.Linear(2, 2)
+    before, kept = m.weight, m.weight.array.copy()
+    with pytest.raises(
+        GradError, match=r"(?s)Linear\.weight is a parameter.*bt\.assign"
+    ):
+        m.weight += 1.0
+    assert m.weight is before
+    np.testing.assert_array_equal(m.weight.array, kept)
+    bt.assign(m.weight, m.weight.detach() + 1.0)  # what the message says
+    np.testing.assert_allclose(m.weight.array, kept + 1, rtol=1e-6)
+    m.weight = nn.Parameter(bt.zeros((2, 2)))
+    assert not m.weight.array.any()
+
+
+def test_a_buffer_that_is_assigned_stays_a_buffer():
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            self.count = nn.Buffer(bt.zeros(()))
+            self.hidden = nn.Buffer(bt.zeros(()), persistent=False)
+
+    m = Counter()
+    m.count += 1
+    m.hidden += 2
+    assert isinstance(m.count, nn.Buffer)
+    assert list(m.state_dict()) == ["count"]
+    assert m.state_dict()["count"].item() == 1
+    assert not m.hidden.persistent and m.hidden.item() == 2
