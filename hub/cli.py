@@ -121,3 +121,13 @@ def _run(arguments: list[str]) -> int:
             raise
         click.echo(f"error: {error}", err=True)
         return 1
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"error: {type(error).__name__}: {error}\n"
+            "This is a fault of bestiary, not of what you gave it. Please report it with what "
+            "`bestiary --debug ...` prints.",
+            err=True,
+        )
+        return 1

@@ -136,3 +136,18 @@ def test_ctrl_c_gives_130():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and "interrupted" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_fault_of_ours_is_said_in_one_line(capfd, monkeypatch):
+    from bestiary.hub.commands import catalog
+
+    def faulty(name):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr(catalog, "get", faulty)
+    assert _run(["info", "resnet18"]) == 1
+    said = capfd.readouterr().err
+    assert said.startswith("error: AttributeError: no such thing\n")
+    assert "fault of bestiary" in said and "Traceback" not in said
+    with pytest.raises(AttributeError):
+        _run(["--debug", "info", "resnet18"])
