@@ -192,7 +192,13 @@ class ImageClassifier(ImageTask):
                 label=label,
                 nearest=near,
             )
-        number = operator.index(label)
+        try:
+            number = operator.index(label)
+        except TypeError:
+            raise DataError(
+                f"a class is given by its name or number, not by {type(label).__name__} {label!r}",
+                label=label,
+            ) from None
         if not 0 <= number < len(self.labels):
             raise DataError(
                 f"there is no class {number}: the model's are 0 to {len(self.labels) - 1}.",

@@ -351,6 +351,9 @@ def test_unknown_labels_are_answered_with_near_ones() -> None:
         model.explain(bright((0,)), 4)
     with pytest.raises(DataError, match="no class -1"):
         model.explain(bright((0,)), -1)
+    with pytest.raises(DataError, match=r"by its name or number, not by float 1\.5"):
+        model.explain(bright((0,)), 1.5)  # type: ignore[arg-type]
+    assert model.explain(bright((0,)), np.int64(0)).label == LABELS[0]
 
 
 def test_networks_without_what_a_method_needs() -> None:
