@@ -9,8 +9,6 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,16 +174,29 @@ def _load_cupy() -> Backend:
     return backend
 
 
-@contextmanager
-def device(value: Any) -> Iterator[Device]:
-    """Create new tensors on this device inside: `with bt.device("cuda"): ...`."""
-    chosen = as_device(value)
-    before = state.device
-    state.device = chosen
-    try:
-        yield chosen
-    finally:
-        state.device = before
+class device:
+    """Create new tensors on this device inside: `with bt.device("cuda"): ...`.
+
+    It names the device as well, as torch's does: `x.to(bt.device("cuda"))`.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self._chosen = as_device(value)
+        self._before: list[Device | None] = []
+
+    def __str__(self) -> str:
+        return str(self._chosen)
+
+    def __repr__(self) -> str:
+        return f"device({str(self)!r})"
+
+    def __enter__(self) -> Device:
+        self._before.append(state.device)
+        state.device = self._chosen
+        return self._chosen
+
+    def __exit__(self, *_: object) -> None:
+        state.device = self._before.pop()
 
 
 def cuda_is_available() -> bool:

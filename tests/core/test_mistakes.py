@@ -161,3 +161,12 @@ def test_integers_given_to_a_layer(layer, shape, dtype):
     with pytest.raises(DtypeError, match=rf"is {dtype}, the other operands are float32") as caught:
         layer(bt.ones(shape, dtype=dtype))
     assert ".astype(bt.float32) / 255" in str(caught.value)
+
+
+def test_a_device_is_named_as_in_torch():
+    device = bt.device("cpu")
+    assert str(device) == "cpu" and repr(device) == "device('cpu')"
+    assert bt.ones((2,)).to(device).device == bt.zeros((2,), device=device).device
+    assert nn.Linear(2, 2).to(device).device == "cpu"
+    with device, device as inner:  # within itself, too
+        assert inner == bt.ones((1,)).device
