@@ -330,13 +330,17 @@ def test_other_poolings(settings: dict[str, Any]) -> None:
 
 
 def test_pictures_that_patches_do_not_fill() -> None:
-    """32 x 40 input of patches of 8 x 16: the last 8 columns are in no patch."""
+    """32 x 44 pixels, patches of 8 x 8: the last four columns are in none."""
     model = transformer()
     attend_to_bright(model.module)
     model.preprocess = Preprocess(size=(32, 44), resize=(32, 44), fit="exact", **PLAIN)
     found = model.explain(bright((1,), 64, 88), 1)
     assert found.map.shape == (64, 88)
     assert share(found.map, (44, 0, 88, 32)) > 0.7
+    one = Image.new("RGB", (88, 64))
+    one.paste((255, 255, 255), (48, 16, 64, 32))  # the fourth patch of the second row
+    y, x = np.unravel_index(model.explain(one, 1).map.argmax(), (64, 88))
+    assert y in (23, 24) and x in (55, 56)
 
 
 # -- mistakes ------------------------------------------------------------------------------------
