@@ -301,10 +301,7 @@ def from_folder(
     original = config
     config = _adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"
-    card = card_of(architecture, None, name or folder.resolve().name)
-    if isinstance(marker, dict) and isinstance(marker.get("card"), dict):
-        known = {f.name for f in dataclasses.fields(Card)}
-        card = Card(**{k: v for k, v in marker["card"].items() if k in known})
+    card = _card_in(architecture, marker, name or folder.resolve().name)
     if weights is not None:
         module, report = _filled(architecture, original, config, weights, layout, options)
     else:
@@ -325,6 +322,38 @@ def from_folder(
         labels=_labels(published) if same_head else None,
         folder=folder,
     )
+
+
+def card_of_folder(folder: Path) -> Card:
+    """The card of a model in a folder, from its config.json alone: no weights are read.
+
+    Raises:
+        HubError: there is no config.json, or its architecture is not known.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise HubError(f"{folder} holds no config.json, so nothing is known of it.")
+    limits.check_size(path)
+    published = read_json(path)
+    marker = published.get(MARKER)
+    if isinstance(marker, dict):
+        architecture = architecture_by_name(str(marker.get("architecture")))
+    else:
+        architecture = (architecture_of_config(published) or (None, ""))[0]
+    if architecture is None:
+        family = published.get("model_type") or published.get("architecture") or marker
+        raise HubError(f"{folder}: the architecture {family!r} is not supported.")
+    card = _card_in(architecture, marker, folder.resolve().name)
+    licences.describe(card, folder)
+    return card
+
+
+def _card_in(architecture: Architecture, marker: Any, name: str) -> Card:
+    """What the marker of a saved model says, or what is known of any of this architecture."""
+    if isinstance(marker, dict) and isinstance(marker.get("card"), dict):
+        known = {f.name for f in dataclasses.fields(Card)}
+        return Card(**{k: v for k, v in marker["card"].items() if k in known})
+    return card_of(architecture, None, name)
 
 
 def _config_of(

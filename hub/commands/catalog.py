@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -58,7 +59,19 @@ def models_table(models: Sequence[tuple[Architecture, Entry]]) -> None:
 @click.argument("name")
 @json_option
 def info_command(name: str, as_json: bool) -> None:
-    """What is known of a model. A fact that was read from no source is "not pinned"."""
+    """What is known of a model. A fact that was read from no source is "not pinned".
+
+    NAME is a name that `bestiary list` shows, or a folder with a saved model.
+    """
+    if Path(name).is_dir():
+        from ..loading import card_of_folder
+
+        card = card_of_folder(Path(name)).to_dict()
+        if as_json:
+            print_json(card)
+        else:
+            print_table([[key, _shown(value)] for key, value in card.items() if value])
+        return
     architecture, entry = get(name)
     known = facts(architecture, entry)
     if as_json:

@@ -151,3 +151,16 @@ def test_a_fault_of_ours_is_said_in_one_line(capfd, monkeypatch):
     assert "fault of bestiary" in said and "Traceback" not in said
     with pytest.raises(AttributeError):
         _run(["--debug", "info", "resnet18"])
+
+
+def test_info_of_a_folder(capfd, tmp_path):
+    import bestiary as bt
+
+    folder = bt.load("resnet-cifar10").save(tmp_path / "mine")
+    assert _run(["info", str(folder)]) == 0
+    said = capfd.readouterr().out
+    assert "resnet-cifar10" in said and "833,824" in said and "92.58 %" in said
+    assert _run(["info", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["task"] == "image-classification"
+    assert _run(["info", str(tmp_path)]) == 1
+    assert "no config.json" in capfd.readouterr().err
