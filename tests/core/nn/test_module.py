@@ -471,9 +471,7 @@ def test_empty_parameters_are_never_initialised():
 def test_errors_10_a_parameter_is_not_replaced_by_a_plain_tensor():
     m = nn.Linear(2, 2)
     before, kept = m.weight, m.weight.array.copy()
-    with pytest.raises(
-        GradError, match=r"(?s)Linear\.weight is a parameter.*bt\.assign"
-    ):
+    with pytest.raises(GradError, match=r"(?s)Linear\.weight is a parameter.*bt\.assign"):
         m.weight += 1.0
     assert m.weight is before
     np.testing.assert_array_equal(m.weight.array, kept)
