@@ -30,6 +30,7 @@ from .devices import Device, backend_for
 from .errors import ConfigError, DtypeError
 from .op import Op, op
 from .ops.shape import astype
+from .spelling import spelled
 from .state import Cast, state, watch
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def casting(cast: Cast | None) -> Iterator[None]:
             watch.count -= counted
 
 
+@spelled
 def autocast(dtype: Any, enabled: bool = True) -> AbstractContextManager[None]:
     """Run products in float16 or bfloat16 inside, and what needs accuracy in float32.
 

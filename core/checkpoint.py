@@ -11,11 +11,13 @@ from .errors import GradError
 from .node import Leaf, Node, creation_number, new_node
 from .op import Op
 from .ops.shape import identity
+from .spelling import spelled
 from .state import set_grad_enabled, state
 from .tensor import Tensor
 from .walk import Edge, walk
 
 
+@spelled
 def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
     """`function(*inputs)`, keeping only the inputs; the rest is computed again in the backward.
 

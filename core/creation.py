@@ -9,6 +9,7 @@ import numpy as np
 from . import dtypes
 from .devices import Device, as_device, backend_for, backend_of, device_of, move
 from .errors import DtypeError
+from .spelling import spelled
 from .tensor import Tensor
 
 
@@ -118,16 +119,19 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return (int(shape),) if hasattr(shape, "__index__") else tuple(int(n) for n in shape)
 
 
+@spelled
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros."""
     return _make("zeros", device, _shape(shape), dtype=_float(dtype))
 
 
+@spelled
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones."""
     return _make("ones", device, _shape(shape), dtype=_float(dtype))
 
 
+@spelled
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Whatever the memory holds."""
     return _make("empty", device, _shape(shape), dtype=_float(dtype))
@@ -137,6 +141,7 @@ def _float(dtype: Any) -> dtypes.DType:
     return dtypes.default_float if dtype is None else dtypes.as_dtype(dtype)
 
 
+@spelled
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """One value everywhere; its type gives the dtype unless `dtype` does."""
     if isinstance(fill_value, Tensor):
@@ -154,30 +159,35 @@ def _like(x: Tensor, dtype: Any, device: Any) -> tuple[dtypes.DType, Device]:
     )
 
 
+@spelled
 def zeros_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros of another tensor's shape, dtype and device."""
     kind, place = _like(x, dtype, device)
     return zeros(x.shape, dtype=kind, device=place)
 
 
+@spelled
 def ones_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones of another tensor's shape, dtype and device."""
     kind, place = _like(x, dtype, device)
     return ones(x.shape, dtype=kind, device=place)
 
 
+@spelled
 def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Uninitialised memory of another tensor's shape, dtype and device."""
     kind, place = _like(x, dtype, device)
     return empty(x.shape, dtype=kind, device=place)
 
 
+@spelled
 def full_like(x: Tensor, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """One value in another tensor's shape, dtype and device."""
     kind, place = _like(x, dtype, device)
     return full(x.shape, fill_value, dtype=kind, device=place)
 
 
+@spelled
 def arange(
     start: Any,
     /,
@@ -198,6 +208,7 @@ def arange(
     return out if out.dtype == kind else out.astype(kind)
 
 
+@spelled
 def linspace(
     start: Any,
     stop: Any,
@@ -221,6 +232,7 @@ def linspace(
     return out if out.dtype == kind else out.astype(kind)
 
 
+@spelled
 def eye(
     n_rows: int,
     n_cols: int | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .ops.decompositions import cholesky, eigh, eigvalsh, matrix_rank, pinv, qr, svd, svdvals
 from .ops.equations import det, inv, slogdet, solve
 from .ops.linalg import (
@@ -16,6 +18,7 @@ from .ops.linalg import (
 )
 from .ops.norms import matrix_norm, vector_norm
 from .ops.shape import matrix_transpose
+from .spelling import answering
 
 __all__ = [
     "cholesky",
@@ -42,3 +45,6 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+if not TYPE_CHECKING:  # type checkers know which names there are
+    __getattr__ = answering("bestiary.linalg", __all__)

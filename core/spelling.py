@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,19 +155,78 @@ NAMESPACE_SPELLINGS: dict[str, str] = {
     "autograd": "bt.grad(outputs, inputs), and @bt.op for an operation with a gradient of its own",
     "cuda": "bt.cuda_is_available(), and x.to('cuda')",
     "utils": "bt.data.DataLoader, bt.checkpoint, bt.optim.clip_grad_norm_, bt.nn.weight_norm",
+    "set_default_device": "with bt.device('cuda'): ...",
+}
+
+# By the object that is asked: the names of its namesake in PyTorch.
+SPELLINGS: dict[str, dict[str, str]] = {
+    "Tensor": TORCH_SPELLINGS,
+    "bestiary": NAMESPACE_SPELLINGS,
+    "bestiary.linalg": {
+        "lstsq": "bt.linalg.pinv(a) @ b",
+        "norm": "bt.linalg.vector_norm(x), or bt.linalg.matrix_norm(x) for a matrix",
+    },
+    "bestiary.nn": {
+        "utils": (
+            "bt.optim.clip_grad_norm_, bt.optim.clip_grad_value_, bt.nn.weight_norm, "
+            "bt.nn.spectral_norm, bt.nn.parametrize"
+        ),
+    },
+    "bestiary.optim": {"swa_utils": "bt.optim.EMA(model, decay=...)"},
+}
+
+# What PyTorch has and this library has not, and how to do without.
+ABSENT: dict[str, dict[str, str]] = {
+    "bestiary": {
+        "compile": "Leave it out: a model runs as it is.",
+        "jit": "Leave it out: a model runs as it is. To keep one: model.state_dict() and its code.",
+        "set_default_dtype": (
+            "The default is float32. For another: bt.zeros(shape, dtype=bt.float64), "
+            "x.astype(bt.float64), model.to(bt.float64)"
+        ),
+    },
+    "bestiary.nn": {
+        "DataParallel": "A model runs on one device: model.to('cuda')",
+        "SyncBatchNorm": "A model runs on one device: bt.nn.BatchNorm2d(channels)",
+        "Transformer": (
+            "Build it of bt.nn.TransformerEncoder and, for a decoder, bt.nn.MultiheadAttention"
+        ),
+        "TransformerDecoder": "Build it of bt.nn.MultiheadAttention and bt.nn.ModuleList",
+        "TransformerDecoderLayer": "Build it of bt.nn.MultiheadAttention and bt.nn.Linear",
+        "parallel": "A model runs on one device: model.to('cuda')",
+    },
+    "bestiary.optim": {
+        "LBFGS": "Use bt.optim.Adam, or give the values of bt.grad to scipy.optimize.minimize",
+    },
 }
 
 
-def torch_spelling(name: str, owner: str) -> AttributeError:
-    """The error for an attribute that `owner` lacks, with our spelling when it is PyTorch's."""
-    table = TORCH_SPELLINGS if owner == "Tensor" else NAMESPACE_SPELLINGS
+def torch_spelling(name: str, owner: str, known: Iterable[str] = ()) -> AttributeError:
+    """The error for an attribute that `owner` lacks, with our spelling when it is PyTorch's.
+
+    `known` are names that it has, one of which may have been meant.
+    """
+    table, absent = SPELLINGS[owner], ABSENT.get(owner, {})
+    if name in absent:
+        return AttributeError(f"{owner} has no {name!r}, which PyTorch has. {absent[name]}")
     if name in table:
         return AttributeError(
             f"{owner} has no {name!r} (PyTorch's name). Here it is written: {table[name]}"
         )
-    near = difflib.get_close_matches(name, table, n=1, cutoff=0.8)
-    hint = f" Did you mean {near[0]!r}? Here it is written: {table[near[0]]}" if near else ""
+    near = difflib.get_close_matches(name, [*known, *table], n=1, cutoff=0.8)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if near and near[0] in table:
+        hint += f" Here it is written: {table[near[0]]}"
     return AttributeError(f"{owner} has no attribute {name!r}.{hint}")
+
+
+def answering(owner: str, known: Iterable[str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a module that answers PyTorch's names."""
+
+    def missing(name: str) -> Any:
+        raise torch_spelling(name, owner, known)
+
+    return missing
 
 
 # PyTorch's keyword -> ours.
@@ -186,6 +245,16 @@ KEYWORDS: dict[str, str] = {
     "persistent_workers": "persistent",
 }
 
+# Keywords of PyTorch that have no counterpart.
+KEYWORDS_ABSENT: dict[str, str] = {
+    "device_type": "Leave it out: operations run where their tensors are. {function}(bt.bfloat16)",
+    "out": "Results are new tensors; to write one into another: bt.assign(y, x)",
+    "preserve_rng_state": "Leave it out: random draws are always repeated.",
+    "pretrained": "Leave it out: trained weights are loaded, unless weights=False.",
+    "requires_grad": "Here it is written: {function}(...).requires_grad_()",
+    "use_reentrant": "Leave it out: there is one way only, which is not reentrant.",
+}
+
 
 def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeError:
     """The error for a keyword that a function lacks, with ours when it is PyTorch's."""
@@ -198,16 +267,29 @@ def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeErro
             f"{function}() has no keyword {keyword!r} (PyTorch's name). "
             f"Here it is written: {ours}=..."
         )
+    if keyword in KEYWORDS_ABSENT:
+        return TypeError(
+            f"{function}() has no keyword {keyword!r}, which PyTorch has. "
+            + KEYWORDS_ABSENT[keyword].format(function=f"bt.{function}")
+        )
     near = difflib.get_close_matches(keyword, known, n=1)
     hint = f"Did you mean {near[0]}=?" if near else f"It takes {', '.join(known) or 'none'}."
     return TypeError(f"{function}() has no keyword {keyword!r}. {hint}")
+
+
+def _shape_in_pieces(function: str, sizes: Iterable[Any]) -> TypeError:
+    written = ", ".join(map(repr, sizes))
+    return TypeError(
+        f"{function}() takes the shape as one tuple. Here it is written: bt.{function}(({written}))"
+    )
 
 
 _UNEXPECTED = re.compile(r"^(.*)\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:
-    """Let `function(dim=1)` raise an error that shows `axis=`.
+    """Let `function(dim=1)` raise an error that shows `axis=`, and `zeros(2, 3)` one that shows
+    `zeros((2, 3))`.
 
     For public functions that are no `Op` (an Op does it by itself, at no cost).
     """
@@ -220,6 +302,9 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except TypeError as error:
             found = _UNEXPECTED.match(str(error))
+            takes = f"{function.__name__}() takes "
+            if known[:2] == ("shape", "dtype") and str(error).startswith(takes):
+                raise _shape_in_pieces(function.__name__, args) from None
             if found is None or found[2] not in kwargs or found[2] in known:
                 raise
             name = function.__name__

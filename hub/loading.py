@@ -17,6 +17,7 @@ from ..core import dtypes
 from ..core.conversion import converted
 from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
 from ..core.nn import Module, init
+from ..core.spelling import spelled
 from . import licences, limits
 from .card import Card, card_of
 from .choice import weights_in
@@ -98,6 +99,7 @@ class _Options:
     mapped: bool = False  # share the memory of the file, which nobody rewrites in place
 
 
+@spelled
 def load(
     name: str | Path,
     *,

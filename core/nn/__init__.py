@@ -3,7 +3,10 @@
 Names, defaults and state-dict keys are those of torch.nn, with `axis` for `dim`.
 """
 
+from typing import TYPE_CHECKING
+
 from ..notice import TrainingWarning
+from ..spelling import answering
 from . import functional as functional
 from . import init as init
 from . import parametrize as parametrize
@@ -209,3 +212,6 @@ __all__ = [
     "spectral_norm",
     "weight_norm",
 ]
+
+if not TYPE_CHECKING:  # type checkers know which names there are
+    __getattr__ = answering("bestiary.nn", __all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,12 @@ _ELSEWHERE = {
     "float": "write `module.to(bt.float32)`",
     "double": "write `module.to(bt.float64)`",
     "bfloat16": "write `module.to(bt.bfloat16)`",
+    "register_full_backward_hook": (
+        "gradients are seen at tensors: in a forward hook, `output.register_hook(f)`"
+    ),
+    "register_backward_hook": (
+        "gradients are seen at tensors: in a forward hook, `output.register_hook(f)`"
+    ),
     "_parameters": "use `named_parameters()`",
     "_modules": "use `named_children()`",
     "_buffers": "use `named_buffers()`",
@@ -126,7 +133,10 @@ def add_path(
     Each caller finds the module that the exception came from among its own descendants and
     puts its name in front: at the outermost call the path is complete.
     """
-    inner, path = getattr(error, "_trail", None) or (module, "")
+    trail = getattr(error, "_trail", None)
+    if trail is None and str(error) == "'int' object is not callable":
+        _explain_size(error)
+    inner, path = trail or (module, "")
     if inner is not module:
         path = _join(_name_of(inner, walk(module)), path)
     with contextlib.suppress(AttributeError, TypeError):  # an exception without a __dict__
@@ -143,6 +153,13 @@ def add_path(
             notes[i] = note
             return
     error.add_note(note)
+
+
+def _explain_size(error: Exception) -> None:
+    """Note how `x.size(0)` is written: `size` is a plain int, which cannot answer a call itself."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if ".size(" in (last.line or ""):
+        error.add_note("x.size is the number of elements here. Write: x.shape, or x.shape[0]")
 
 
 def _name_of(module: Any, pairs: Iterable[tuple[str, Any]]) -> str:

@@ -1,5 +1,8 @@
 """Optimizers, learning-rate schedules, gradient clipping and scaling, weight averaging."""
 
+from typing import TYPE_CHECKING
+
+from ..spelling import answering
 from . import lr_scheduler
 from .adafactor import Adafactor
 from .adagrad import Adagrad
@@ -57,3 +60,6 @@ __all__ = [
     "clip_grad_value_",
     "lr_scheduler",
 ]
+
+if not TYPE_CHECKING:  # type checkers know which names there are
+    __getattr__ = answering("bestiary.optim", __all__)
