@@ -480,7 +480,7 @@ def test_anomaly_mode_names_the_operation_and_the_line():
     from bestiary.core.ops.elementwise import log
 
     x = leaf(-1.0)
-    with bt.detect_anomaly(), np.errstate(invalid="ignore"):
+    with bt.detect_anomaly():  # NumPy does not warn before
         y = exp(x)
         with pytest.raises(GradError, match="log made NaN") as caught:
             log(x) * y
@@ -491,7 +491,7 @@ def test_anomaly_mode_sees_the_backward_pass():
     from bestiary.core.ops.elementwise import sqrt
 
     x = leaf(0.0)
-    with bt.detect_anomaly(), np.errstate(divide="ignore"):
+    with bt.detect_anomaly():
         y = sqrt(x).sum()
         with pytest.raises(GradError, match="divide made infinity") as caught:
             y.backward()
