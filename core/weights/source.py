@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import math
 import mmap
 import os
@@ -20,6 +22,8 @@ from ..errors import WeightsError
 
 Array = NDArray[Any]
 FilePath = str | os.PathLike[str]
+
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 
 
 class TensorInfo(NamedTuple):
@@ -74,6 +78,23 @@ def quoted(name: object, limit: int = 80) -> str:
     return repr(text) if len(text) <= limit else f"{text[:limit]!r}... ({len(text):,} characters)"
 
 
+def _not_there(path: str) -> FileNotFoundError:
+    """The error of the system, with what there is: it keeps its number and its file name."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        there = f"nor is there a folder {quoted(folder)}"
+    else:
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:  # a folder that cannot be read
+            names = []
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near += [n for n in names if n.endswith(_ENDINGS) and n not in near][: 3 - len(near)]
+        listed = ", ".join(quoted(n) for n in near)
+        there = f"its folder has {listed}" if near else "its folder has no weights"
+    return FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}; {there}", path)
+
+
 class Source:
     """An open regular file that notices when somebody changes it.
 
@@ -89,7 +110,11 @@ class Source:
     def __init__(self, path: FilePath) -> None:
         self.path = os.fspath(path)
         # Before opening: to open a pipe would wait for a writer.
-        if not stat.S_ISREG(os.stat(self.path).st_mode):
+        try:
+            mode = os.stat(self.path).st_mode
+        except FileNotFoundError:
+            raise _not_there(self.path) from None
+        if not stat.S_ISREG(mode):
             raise WeightsError(
                 f"{self.path}: not a regular file, so no weights can be read from it.",
                 path=self.path,

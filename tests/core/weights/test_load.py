@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import pickle
 import random
@@ -15,6 +16,7 @@ from bestiary.core.weights import (
     choose_weight_file,
     detect,
     load,
+    load_file,
     open_weights,
     save_bytes,
     save_file,
@@ -269,3 +271,21 @@ def test_detect(tmp_path):
     assert {detect(path) for path in DATA.glob("*.pt")} == {"torch"}
     (tmp_path / "i").write_text(' {"metadata": {}, "weight_map": {"a": "b.safetensors"}}')
     assert detect(tmp_path / "i") == "index"
+
+
+def test_a_missing_file_is_answered_with_what_is_there(tmp_path):
+    for name in ("model.safetensors", "other.bin", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    missing = tmp_path / "mdel.safetensors"
+    for read in (load, load_file):
+        with pytest.raises(
+            FileNotFoundError, match=r"'model\.safetensors', 'other\.bin'"
+        ) as caught:
+            read(missing)
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(missing))
+        assert "notes.txt" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"a folder '.*nowhere'"):
+        load(tmp_path / "nowhere" / "model.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="its folder has no weights"):
+        load(tmp_path / "empty" / "model.safetensors")
