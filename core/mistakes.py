@@ -6,6 +6,7 @@ where it is read, and the words stand together here.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,10 @@ def clearer(
         better = op.explain(error, operands, constants)
         if better is not None:
             return better
+    if op.promote and _BROADCAST in str(error):
+        unequal = unequal_shapes(op, operands)
+        if unequal is not None:
+            return unequal
     shapes = [
         f"  {label(op, i)}: {tuple(x.shape)} {x.dtype}"
         for i, x in enumerate(operands)
@@ -109,6 +114,64 @@ def clearer(
         return DtypeError(text)
     error.add_note(f"in bestiary's {text}")
     return error
+
+
+_BROADCAST = "could not be broadcast together with shapes"  # NumPy's words, and CuPy's
+
+
+def unequal_shapes(op: Op[..., Any], operands: tuple[Any, ...]) -> ShapeError | None:
+    """Operands of an elementwise operation that do not fit, and the last axis where they differ."""
+    found = {label(op, i): tuple(x.shape) for i, x in enumerate(operands) if hasattr(x, "shape")}
+    for axis in range(-1, -max(map(len, found.values()), default=0) - 1, -1):
+        sizes = {name: shape[axis] for name, shape in found.items() if len(shape) >= -axis}
+        differing = {name: size for name, size in sizes.items() if size != 1}
+        if len(set(differing.values())) > 1:
+            break
+    else:
+        return None
+    listing = "\n".join(
+        f"  {name}: {marked(shape, axis) if name in sizes else shape}"
+        for name, shape in found.items()
+    )
+    first = next(iter(differing))
+    second = next(name for name in differing if differing[name] != differing[first])
+    return ShapeError(
+        f"{op.name}: the marked sizes, of axis {axis}, must be equal, or one of them 1:\n"
+        f"{listing}\n{_fit(first, found[first], second, found[second], axis)}",
+        axis=axis,
+        shapes=list(found.values()),
+    )
+
+
+def marked(shape: tuple[int, ...], axis: int) -> str:
+    """A shape with one size pointed at: (2, >3<)."""
+    sizes = [f">{n}<" if i == axis % len(shape) else str(n) for i, n in enumerate(shape)]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def _fit(
+    first: str, shape1: tuple[int, ...], second: str, shape2: tuple[int, ...], axis: int
+) -> str:
+    """What to write so that two shapes fit, as far as they tell."""
+    if sorted(shape1) == sorted(shape2) and len(shape1) == 2:
+        return f"Is one of them transposed? {second}.mT"
+    # Per sample or per channel, where the axis is not the last: (8, 3) with (8,).
+    pairs = ((first, shape1, second, shape2), (second, shape2, first, shape1))
+    for _, long, name, short in pairs:
+        for more in range(1, len(long) - len(short) + 1):
+            if _agree(long, short + (1,) * more):
+                return f"Meant for an earlier axis? {name}[..., {', '.join(['None'] * more)}]"
+    if math.prod(shape1) == math.prod(shape2):
+        return f"The same values in another shape? {second}.reshape({first}.shape)"
+    size1, size2 = shape1[axis], shape2[axis]
+    longer, size = (first, size2) if size1 > size2 else (second, size1)
+    after = ", :" * (-axis - 1)
+    return f"Too many of them? {longer}[..., :{size}{after}]"
+
+
+def _agree(shape1: tuple[int, ...], shape2: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape1), reversed(shape2), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 # -- asking for gradients ----------------------------------------------------------------------

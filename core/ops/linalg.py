@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import dtypes
 from ..errors import ShapeError
+from ..mistakes import marked
 from ..op import op
 from ..spelling import spelled
 from .axes import one_axis
@@ -91,12 +92,6 @@ def matmul(x1: Tensor, x2: Tensor, /) -> Tensor:
 
 def _unfitting(x1: Tensor, x2: Tensor) -> ShapeError:
     inner = x2.shape[-2] if x2.ndim > 1 else x2.shape[-1]
-
-    def mark(shape: tuple[int, ...], axis: int) -> str:
-        place = axis % len(shape)
-        sizes = [f">{n}<" if i == place else str(n) for i, n in enumerate(shape)]
-        return "(" + ", ".join(sizes) + ")"
-
     right_axis = -2 if x2.ndim > 1 else -1
     hint = "Check which axis holds the features."
     if x2.ndim > 1 and x1.shape[-1] == x2.shape[-1]:
@@ -105,7 +100,7 @@ def _unfitting(x1: Tensor, x2: Tensor) -> ShapeError:
         hint = "Is the first one transposed? x1.mT @ x2"
     return ShapeError(
         "matmul: the marked sizes must be equal:\n"
-        f"  x1 {mark(tuple(x1.shape), -1)}\n  x2 {mark(tuple(x2.shape), right_axis)}\n{hint}",
+        f"  x1 {marked(tuple(x1.shape), -1)}\n  x2 {marked(tuple(x2.shape), right_axis)}\n{hint}",
         expected=x1.shape[-1],
         got=inner,
     )

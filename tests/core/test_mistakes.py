@@ -115,6 +115,35 @@ def test_row_34_matmul_of_unfitting_shapes():
     message(caught, "(2, >3<)", "(>4<, 3)", "x2.mT")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+@pytest.mark.parametrize(
+    "first, second, axis, marks, fix",
+    [
+        ((3,), (4,), -1, ("(>3<,)", "(>4<,)"), "x2[..., :3]"),
+        ((2, 5, 4), (2, 3, 4), -2, ("(2, >5<, 4)", "(2, >3<, 4)"), "x1[..., :3, :]"),
+        ((2, 3), (3, 2), -1, ("(2, >3<)", "(3, >2<)"), "x2.mT"),
+        ((2, 3, 8, 8), (3,), -1, ("(2, 3, 8, >8<)", "(>3<,)"), "x2[..., None, None]"),
+        ((8,), (8, 3), -1, ("(>8<,)", "(8, >3<)"), "x1[..., None]"),
+        ((2, 6), (3, 4), -1, ("(2, >6<)", "(3, >4<)"), "x2.reshape(x1.shape)"),
+    ],
+)
+def test_elementwise_operands_of_unfitting_shapes(first, second, axis, marks, fix, dtype):
+    x1, x2 = bt.ones(first, dtype=dtype), bt.ones(second, dtype=dtype)
+    for function in (bt.add, bt.maximum, bt.equal):
+        with pytest.raises(ShapeError) as caught:
+            function(x1, x2)
+        message(caught, *marks, f"axis {axis},", fix)
+        assert caught.value.axis == axis
+        assert caught.value.shapes == [first, second]
+    function(*eval(f"x1, {fix}" if fix.startswith("x2") else f"{fix}, x2"))  # the fix works
+
+
+def test_a_mask_of_another_shape():
+    with pytest.raises(ShapeError) as caught:
+        bt.where(bt.ones((2, 2)) > 0, bt.ones((3,)), 0.0)
+    message(caught, "condition: (2, >2<)", "x1: (>3<,)")
+
+
 def test_row_36_float64_data_into_a_float32_model():
     data = np.random.default_rng(0).normal(size=(2, 256))
     with pytest.raises(DtypeError) as caught:
