@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import BestiaryError, ConfigError, GradError
 
 _NOTE = "in module "
+_NO_CALL = "'int' object is not callable"
 
 # What users of torch look for, and how it is written here.
 _ELSEWHERE = {
@@ -134,7 +135,7 @@ def add_path(
     puts its name in front: at the outermost call the path is complete.
     """
     trail = getattr(error, "_trail", None)
-    if trail is None and str(error) == "'int' object is not callable":
+    if trail is None and type(error) is TypeError and str(error) == _NO_CALL:
         _explain_size(error)
     inner, path = trail or (module, "")
     if inner is not module:
