@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .registry import Architecture, Entry
+from .registry import Architecture, Entry, task_of
 
 
 @dataclass
@@ -132,7 +132,7 @@ def card_of(architecture: Architecture, entry: Entry | None, name: str) -> Card:
     return Card(
         name=entry.name,
         architecture=architecture.name,
-        task=architecture.task,
+        task=task_of(architecture, entry),
         license=entry.license,
         commercial=entry.commercial,
         gated=entry.gated,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .registry import Architecture, Entry, canonical, entries
+from .registry import Architecture, Entry, canonical, entries, task_of
 
 _ALIKE = 0.7  # share of equal letters from which two words count as one misspelled
 
@@ -35,7 +35,7 @@ class Wanted:
         """Whether a model is so; a fact that is not known fits no limit."""
         known = entry.parameters
         return (
-            (self.task is None or canonical(self.task) in architecture.task)
+            (self.task is None or canonical(self.task) in task_of(architecture, entry))
             and (self.license is None or canonical(self.license) in canonical(entry.license or ""))
             and (self.commercial is None or entry.commercial is self.commercial)
             and (self.fewest is None or (known is not None and known >= self.fewest))
@@ -74,7 +74,9 @@ def _score(word: str, architecture: Architecture, entry: Entry) -> float:
         return 3.0
     if any(word in name for name in names):
         return 2.0
-    said = " ".join([architecture.name, architecture.task, entry.note or "", architecture.doc])
+    said = " ".join(
+        [architecture.name, task_of(architecture, entry), entry.note or "", architecture.doc]
+    )
     others = re.findall(r"[a-z0-9][a-z0-9.-]*", said.lower())
     if any(word in other for other in others):
         return 1.0

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core import dtypes
-from ..core.conversion import converted
-from ..core.errors import BestiaryError, ConfigError, HubError, WeightsError
-from ..core.nn import Module, init
+from ..core.errors import BestiaryError, ConfigError, HubError
+from ..core.nn import Module
 from ..core.spelling import spelled
 from . import licences, limits
 from .card import Card, card_of
 from .choice import weights_in
-from .published import Origin, origin_of, remember
+from .filling import Options, Report, adapted, filled, untrained
+from .published import Origin, remember
 from .registry import (
     Architecture,
     Entry,
@@ -33,7 +30,6 @@ from .registry import (
     find,
     supported,
 )
-from .rename import join, renamed
 from .repository import read_json
 from .sources import Request, described, obtain, of_entry
 
@@ -41,34 +37,22 @@ MARKER = "bestiary"  # the key of config.json that tells our own saved models
 
 # The class that serves each task, imported when the first model of it is loaded.
 _TASKS = {
+    "automatic-speech-recognition": ("text.tasks.speech", "SpeechRecognizer"),
     "depth-estimation": ("vision.depth_estimator", "DepthEstimator"),
+    "feature-extraction": ("text.tasks.embedder", "Embedder"),
+    "fill-mask": ("text.tasks.fill_mask", "FillMask"),
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
     "object-detection": ("vision.detector", "Detector"),
+    "question-answering": ("text.tasks.question_answerer", "QuestionAnswerer"),
+    "text-classification": ("text.tasks.classifier", "TextClassifier"),
+    "text-generation": ("text.tasks.generator", "TextGenerator"),
+    "text2text-generation": ("text.tasks.seq2seq", "TextToText"),
+    "token-classification": ("text.tasks.token_classifier", "TokenClassifier"),
     "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }
 FEATURES = "image-feature-extraction"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What loading did with every tensor of the file and of the model."""
-
-    loaded: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()  # named in the rename table as no weights
-    replaced: tuple[str, ...] = ()  # initialised anew: the head or stem that was asked for
-    cast: tuple[str, ...] = ()  # converted to another dtype
-    reshaped: tuple[str, ...] = ()  # fitted to another size of pictures
-    source: str = ""
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
-        for label in ("dropped", "replaced", "reshaped", "cast"):
-            names = getattr(self, label)
-            if names:
-                parts.append(f"{len(names)} {label}")
-        return ", ".join(parts)
 
 
 @dataclass
@@ -86,17 +70,6 @@ class Loaded:
     labels: str | list[str] | None = None  # the name of a list, or the list
     folder: Path | None = None
     image_size: tuple[int, int] | None = None  # that the caller asked for
-
-
-@dataclass(frozen=True)
-class _Options:
-    weights: bool
-    dtype: dtypes.DType
-    num_classes: int | None
-    in_channels: int | None
-    image_size: tuple[int, int] | None
-    request: Request  # how the files are obtained
-    mapped: bool = False  # share the memory of the file, which nobody rewrites in place
 
 
 @spelled
@@ -128,7 +101,10 @@ def load(
         in_channels: adapts the first layer to images of this many channels.
         image_size: height and width of the pictures, where not those of the training; tables
             of positions are resized.
-        task: "image-feature-extraction" gives an `Embedder` in place of a classifier.
+        task: what it is for, where a model can do several things: "image-feature-extraction" gives
+            an `Embedder` in place of a classifier of pictures; for encoders of texts
+            "feature-extraction", "fill-mask", "text-classification", ... A head that the weights
+            lack is untrained.
         variant: of the published weights, such as "fp16".
         locked: load only what a lock file names: its path, or True for `bestiary.lock` here.
         verify: hash the cached files of a hub repository again, instead of comparing size and
@@ -141,12 +117,13 @@ def load(
     """
     from .lock import in_force
 
-    options = _Options(
+    options = Options(
         weights=weights,
         dtype=dtypes.as_dtype(dtype if dtype is not None else dtypes.float32),
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=_size(image_size),
+        task=task,
         request=Request(revision=revision, variant=variant, lock=in_force(locked), verify=verify),
     )
     loaded = _loaded(name, options)
@@ -169,8 +146,10 @@ def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return pair[0], pair[1]
 
 
-def _task_name(loaded: Loaded, options: _Options, wanted: str | None) -> str:
+def _task_name(loaded: Loaded, options: Options, wanted: str | None) -> str:
     """What the model is to do: as asked; as its head, or the lack of one, says; as it was saved."""
+    if hasattr(loaded.config, "task"):  # and it was adapted to what is wanted
+        return str(loaded.config.task)
     own, classes = loaded.architecture.task, getattr(loaded.config, "num_classes", None)
     if own == FEATURES and classes:
         own = "image-classification"
@@ -192,7 +171,7 @@ def task_class(task: str) -> Any:
     return getattr(importlib.import_module(f"...{module}", __name__), name)
 
 
-def _loaded(name: str | Path, options: _Options) -> Loaded:
+def _loaded(name: str | Path, options: Options) -> Loaded:
     path = Path(name).expanduser()
     found = None if isinstance(name, Path) or path.exists() else find(name)
     if found is not None:
@@ -209,7 +188,7 @@ def _loaded(name: str | Path, options: _Options) -> Loaded:
     return loaded
 
 
-def _mapping(options: _Options, source: Any) -> _Options:
+def _mapping(options: Options, source: Any) -> Options:
     """Map what lies in a cache or an installed package, and read what the user named.
 
     A mapped file that is truncated ends the process. On Windows one that is mapped could not be
@@ -221,11 +200,11 @@ def _mapping(options: _Options, source: Any) -> _Options:
 # -- curated models ------------------------------------------------------------------------
 
 
-def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loaded:
+def _curated(architecture: Architecture, entry: Entry, options: Options) -> Loaded:
     card = card_of(architecture, entry, entry.name)
     if not options.weights and entry.config is not None:
-        config = _adapted(architecture, architecture.config(**entry.config), options)
-        module = _untrained(architecture, config, entry.name)
+        config = adapted(architecture, architecture.config(**entry.config), options)
+        module = untrained(architecture, config, entry.name)
         report = Report(source="nothing: untrained")
         return Loaded(
             module, architecture, config, card, report, entry.preprocess, labels=entry.labels
@@ -241,8 +220,8 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
             loaded.labels = entry.labels or loaded.labels
         return loaded
     original = architecture.config(**(entry.config or {}))
-    config = _adapted(architecture, original, options)
-    module, report = _filled(architecture, original, config, found.path, entry.layout, options)
+    config = adapted(architecture, original, options)
+    module, report = filled(architecture, original, config, found.path, entry.layout, options)
     labels = entry.labels if options.num_classes is None else None
     return Loaded(module, architecture, config, card, report, entry.preprocess, labels=labels)
 
@@ -252,7 +231,7 @@ def _curated(architecture: Architecture, entry: Entry, options: _Options) -> Loa
 
 def from_folder(
     folder: Path,
-    options: _Options,
+    options: Options,
     *,
     name: str | None = None,
     architecture: Architecture | None = None,
@@ -301,15 +280,15 @@ def from_folder(
     if weights is not None and detect is not None:
         config = detect(config, list(shapes))
     original = config
-    config = _adapted(architecture, config, options)
+    config = adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"
     card = _card_in(architecture, marker, name or folder.resolve().name)
     if weights is not None:
-        module, report = _filled(architecture, original, config, weights, layout, options)
+        module, report = filled(architecture, original, config, weights, layout, options)
     else:
-        module = _untrained(architecture, config, str(path))
+        module = untrained(architecture, config, str(path))
         report = Report(source="nothing: untrained")
-    same_head = getattr(config, "num_classes", None) == getattr(original, "num_classes", None)
+    same_head = _head_of(config) == _head_of(original)
     processing = read_json(processor) if processor.is_file() else None
     if weights is not None:
         remember(module, Origin(layout, published, shapes, processing))
@@ -381,6 +360,10 @@ def _config_of(
     return translate(published)
 
 
+def _head_of(config: Any) -> tuple[Any, Any]:
+    return getattr(config, "task", None), getattr(config, "num_classes", None)
+
+
 def _labels(published: dict[str, Any]) -> list[str] | None:
     table = published.get("id2label")
     if isinstance(table, dict) and table:
@@ -392,7 +375,7 @@ def _labels(published: dict[str, Any]) -> list[str] | None:
     return [str(n) for n in names] if isinstance(names, list) and names else None
 
 
-def _weights_in(folder: Path, options: _Options) -> Path:
+def _weights_in(folder: Path, options: Options) -> Path:
     chosen = weights_in(folder, options.request.variant)
     if chosen is None:
         raise HubError(
@@ -408,163 +391,3 @@ def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
     with open_weights(path) as file:
         return {name: info.shape for name, info in file.infos().items()}
-
-
-# -- filling a module ------------------------------------------------------------------------
-
-
-def _adapted(architecture: Architecture, config: Any, options: _Options) -> Any:
-    """The configuration with the head and the input that the caller asked for."""
-    if options.image_size is not None and hasattr(config, "image_size"):
-        config = dataclasses.replace(config, image_size=options.image_size)
-    for name in ("num_classes", "in_channels"):
-        value = getattr(options, name)
-        if value is None:
-            continue
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}", got=value)
-        if not hasattr(config, name):
-            raise ConfigError(f"{architecture.name} has no {name} to change")
-        config = dataclasses.replace(config, **{name: value})
-    return config
-
-
-def _filled(
-    architecture: Architecture,
-    original: Any,
-    config: Any,
-    path: Path,
-    layout: str,
-    options: _Options,
-) -> tuple[Module, Report]:
-    """The module of `config` with the weights of a file, every one accounted for.
-
-    Args:
-        original: the Config that the file was written for.
-    """
-    from ..core import weights as weight_files
-
-    with weight_files.open_weights(path) as file:
-        infos = file.infos()
-    module = _empty(architecture, config, path, infos, options)
-    arrays = weight_files.load(path, mapped=options.mapped)
-    names = renamed(list(arrays), architecture.layouts[layout].rename)
-    state: dict[str, Any] = {}
-    for old, (new, apply) in names.items():
-        state[new] = apply(arrays[old]) if apply is not None else arrays[old]
-    dropped = tuple(sorted(set(arrays) - set(names)))
-    join(state, architecture.layouts[layout].join)
-    reshaped = architecture.fit(state, original, config) if architecture.fit is not None else ()
-    targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    replaced = _replace_head(architecture, module, state, targets, options)
-    cast = []
-    for new, array in state.items():
-        if array.dtype in dtypes.FLOATS and array.dtype != options.dtype:
-            state[new] = converted(array, options.dtype)
-            cast.append(new)
-    if options.dtype != dtypes.float32:
-        with np.errstate(all="ignore"):  # what is converted is still uninitialised memory
-            module.to(dtype=options.dtype)
-    try:
-        module.load_state_dict(state, assign=True)
-    except WeightsError as error:
-        raise WeightsError(f"{path.name}: {error.message}", **error.facts) from None
-    report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), reshaped, str(path))
-    return module, report
-
-
-def _untrained(architecture: Architecture, config: Any, what: str) -> Module:
-    """The module of a configuration with initial values; refused if it cannot be meant."""
-    what = f"{architecture.name} ({what})"
-    limits.check_config(what, config)
-    # First without initial values, which costs next to nothing, to know that it is not too large.
-    with init.empty():
-        _built(architecture, config, limits.budget_without_weights(what))
-    return architecture.build(config)
-
-
-def _empty(
-    architecture: Architecture, config: Any, path: Path, infos: Mapping[str, Any], options: _Options
-) -> Module:
-    """The module that tensors of these shapes are to fill; refused if it is far larger."""
-    what = f"{architecture.name} ({path.name})"
-    limits.check_config(what, config, sum(math.prod(info.shape) for info in infos.values()))
-    height, width = options.image_size or (0, 0)
-    asked = (options.num_classes or 0, options.in_channels or 0, height * width)
-    with init.empty():
-        return _built(architecture, config, limits.budget_for(what, infos, asked))
-
-
-def _built(architecture: Architecture, config: Any, budget: limits.Budget) -> Module:
-    try:
-        with init.limited(budget):
-            return architecture.build(config)
-    except MemoryError as error:
-        raise ConfigError(
-            f"{budget.what}: its configuration wants more memory than there is: {error}"
-        ) from None
-
-
-def with_new_head(
-    architecture: Architecture, config: Any, module: Module, num_classes: int
-) -> tuple[Module, Any]:
-    """A copy of a module whose head is untrained and has `num_classes` outputs; its Config."""
-    changed = dataclasses.replace(config, num_classes=num_classes)
-    with init.empty():
-        copied = architecture.build(changed)
-    inside = tuple(f"{head}." for head in architecture.head)
-    state = {
-        name: value.array.copy()
-        for name, value in module.state_dict().items()
-        if not name.startswith(inside)
-    }
-    for head in architecture.head:
-        part = copied.get_submodule(head)
-        part.reset_parameters()
-        state.update({f"{head}.{name}": v.array for name, v in part.state_dict().items()})
-    copied.load_state_dict(state, assign=True)
-    remember(copied, origin_of(module))
-    return copied, changed
-
-
-def _replace_head(
-    architecture: Architecture,
-    module: Module,
-    state: dict[str, Any],
-    targets: Mapping[str, tuple[int, ...]],
-    options: _Options,
-) -> tuple[str, ...]:
-    """Where the caller asked for another head or stem: new values in place of the file's."""
-    replaced: list[str] = []
-    if options.num_classes is not None:
-        for head in architecture.head:
-            own = [n for n in targets if n.startswith(f"{head}.")]
-            if all(n in state and state[n].shape == targets[n] for n in own):
-                continue  # the same size: the trained head is kept
-            part = module.get_submodule(head)
-            part.reset_parameters()
-            for name, value in part.state_dict().items():
-                state[f"{head}.{name}"] = value.array
-                replaced.append(f"{head}.{name}")
-    stem = architecture.stem
-    if options.in_channels is not None and stem is not None and stem in state:
-        wanted = targets[stem][1]
-        if state[stem].shape[1] != wanted:
-            state[stem] = adapted_stem(state[stem], wanted)
-            replaced.append(stem)
-    return tuple(replaced)
-
-
-def adapted_stem(weight: Any, channels: int) -> Any:
-    """A first convolution for another number of channels, keeping its response to grey images.
-
-    One channel takes the sum over the trained ones; more repeat them, scaled.
-    """
-    wide = weight.astype(np.float32)
-    trained = wide.shape[1]
-    if channels == 1:
-        out = wide.sum(axis=1, keepdims=True)
-    else:
-        repeats = -(-channels // trained)
-        out = np.tile(wide, (1, repeats, 1, 1))[:, :channels] * (trained / channels)
-    return np.ascontiguousarray(out.astype(weight.dtype))

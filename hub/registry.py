@@ -127,6 +127,7 @@ class Entry:
         labels: name of a label list, such as "imagenet-1k".
         paper: where the architecture was described.
         note: one line for `info`.
+        task: what these weights are for, where that is not the architecture's task.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Entry:
     labels: str | None = None
     paper: str | None = None
     note: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,15 @@ class Architecture:
     Attributes:
         build: makes the module of a Config.
         config: the Config dataclass.
-        task: what it does, one of the Hugging Face task names.
+        task: what it does, one of the Hugging Face task names. Where its Config has a `task`, that
+            says it, and `bt.load(task=)` changes it.
         layouts: by name; "native" is our own.
         model_types: `model_type` of published config.json files.
         classes: of transformers, where other architectures have the same `model_type`; it comes
             before them for files that one of these classes wrote.
         architectures: timm's `architecture` names, as regular expressions.
-        head: module paths that `num_classes=` replaces.
+        head: module paths that `num_classes=` and `task=` replace: of the heads of all its tasks.
+        fresh: module paths beside a head that another task may need and the weights may lack.
         stem: the weight that `in_channels=` adapts.
         fit: changes tensors whose shape depends on the size of the pictures, in place, from one
             Config to another, and names them.
@@ -196,6 +200,7 @@ class Architecture:
     classes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     stem: str | None = None
     fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None
     entries: tuple[Entry, ...] = ()
@@ -224,6 +229,7 @@ def register(
     classes: tuple[str, ...] = (),
     architectures: tuple[str, ...] = (),
     head: tuple[str, ...] = (),
+    fresh: tuple[str, ...] = (),
     stem: str | None = None,
     fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None,
     entries: Iterable[Entry] = (),
@@ -241,6 +247,7 @@ def register(
             classes=classes,
             architectures=architectures,
             head=head,
+            fresh=fresh,
             stem=stem,
             fit=fit,
             entries=tuple(entries),
@@ -422,6 +429,11 @@ def architecture_of_config(config: Mapping[str, Any]) -> tuple[Architecture, str
     return None
 
 
+def task_of(architecture: Architecture, entry: Entry) -> str:
+    """What a curated model is for."""
+    return entry.task or architecture.task
+
+
 def entry_of_repository(repo: str) -> Entry | None:
     """The curated model whose weights a repository holds; None if it is none of theirs."""
     _scan()
@@ -461,6 +473,6 @@ def list_models(
         for architecture, entry in entries()
         if entry.sources
         and any(fnmatch(canonical(n), wanted) for n in (entry.name, *entry.aliases))
-        and (task is None or architecture.task == task)
+        and (task is None or task_of(architecture, entry) == task)
         and (commercial is None or entry.commercial is commercial)
     ]

@@ -51,14 +51,15 @@ def save_model(
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    arrays = {name: tensor.cpu().array for name, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    once = {id(t.array): t.cpu().array for t in state.values()}  # what is tied stays so
     if dtype is not None:
         wanted = as_dtype(dtype)
-        once = {id(a): a.astype(wanted) for a in arrays.values() if a.dtype in FLOATS}
-        arrays = {name: once.get(id(a), a) for name, a in arrays.items()}  # what is tied stays so
+        once = {i: a.astype(wanted) if a.dtype in FLOATS else a for i, a in once.items()}
+    arrays = {name: once[id(t.array)] for name, t in state.items()}
     known, origin = architecture_by_name(architecture), origin_of(module)
     form = form_of(known, config, arrays, origin, labels) if known is not None else None
-    written = arrays if form is None else form.arrays
+    written = _untied(arrays) if form is None else form.arrays
     save_sharded(written, target, max_shard_bytes=max_shard_bytes, metadata=METADATA)
     if processor is not None:
         if form is not None:
@@ -82,6 +83,12 @@ def save_model(
         published["id2label"] = {str(i): name for i, name in enumerate(labels)}
     _write_json(target / "config.json", {**published, MARKER: marker})
     return target
+
+
+def _untied(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Every array under the first of its names: files hold what is tied once."""
+    first = {id(array): name for name, array in reversed(arrays.items())}
+    return {name: array for name, array in arrays.items() if first[id(array)] == name}
 
 
 def _dtype_of(arrays: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from ..core.insight.charts import contact_sheet, line_chart, save_chart
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
 from ..hub.card import Card
-from ..hub.loading import with_new_head
+from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter
 from .boxes import Boxes

@@ -14,7 +14,8 @@ from ..core.nn import Module
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..hub.card import Card
-from ..hub.loading import Loaded, Report
+from ..hub.filling import Report
+from ..hub.loading import Loaded
 from .boxes import Boxes, clip_boxes, scale_boxes
 from .detection_metrics import DetectionReport
 from .detection_preprocess import DetectionPreprocess, Prepared

@@ -32,7 +32,7 @@ from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
 from ..hub.card import Card
-from ..hub.loading import with_new_head
+from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import Mixup, RandomHorizontalFlip, RandomResizedCrop
 from .image_task import ImageTask

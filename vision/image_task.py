@@ -19,7 +19,8 @@ from ..core.nn import Module
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..hub.card import Card
-from ..hub.loading import Loaded, Report
+from ..hub.filling import Report
+from ..hub.loading import Loaded
 from .preprocess import Preprocess
 
 Array = np.ndarray[Any, Any]

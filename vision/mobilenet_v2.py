@@ -226,6 +226,7 @@ _TRUNK = Entry(
     ),
     config={"num_classes": 0},
     layout="flat",
+    task="image-feature-extraction",
     license="MIT",  # of the distribution
     commercial=True,
     parameters=2_223_872,

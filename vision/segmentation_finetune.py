@@ -31,7 +31,7 @@ from ..core.nn import functional as F
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
-from ..hub.loading import with_new_head
+from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
 from .finetune import keep_statistics

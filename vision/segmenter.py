@@ -11,7 +11,8 @@ from ..core.errors import ConfigError
 from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..hub.card import Card
-from ..hub.loading import Loaded, Report
+from ..hub.filling import Report
+from ..hub.loading import Loaded
 from .image_task import Array, ImageTask, preprocess_of, read_ahead
 from .labels import label_names
 from .preprocess import Preprocess

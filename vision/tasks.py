@@ -16,7 +16,8 @@ from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.tensor import Tensor
 from ..hub.card import Card
-from ..hub.loading import Loaded, Report
+from ..hub.filling import Report
+from ..hub.loading import Loaded
 from .image_task import BATCH, Array, ImageTask, image_files, preprocess_of, softmax
 from .labels import label_names
 from .metrics import ClassificationReport

@@ -13,7 +13,8 @@ from ..core.nn import Module
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..hub.card import Card
-from ..hub.loading import Loaded, Report
+from ..hub.filling import Report
+from ..hub.loading import Loaded
 from ..text.clip_tokenizer import ClipTokenizer
 from .image_task import BATCH, Array, ImageTask, preprocess_of, softmax, unit
 from .preprocess import Preprocess

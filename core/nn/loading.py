@@ -30,6 +30,7 @@ def load_state(
         name: value if isinstance(value, Tensor) else asarray(value)
         for name, value in _renamed(module, state, targets).items()
     }
+    _share(values, targets)
     result = compare(values, targets)
     missing, unexpected = result.missing, result.unexpected
     if not strict:
@@ -45,6 +46,14 @@ def load_state(
         elif array is not target.array:
             write(target, Tensor(array))
     return missing, unexpected
+
+
+def _share(values: dict[str, Tensor], targets: Mapping[str, Any]) -> None:
+    """What is one parameter under several names is in a file once: the others take its value."""
+    known = {id(target): values[name] for name, target in targets.items() if name in values}
+    for name, target in targets.items():
+        if name not in values and id(target) in known:
+            values[name] = known[id(target)]
 
 
 def _renamed(

@@ -20,6 +20,7 @@ from ..registry import (
     entries,
     get,
     list_models,
+    task_of,
 )
 from .output import json_option, print_json, print_table
 
@@ -49,7 +50,7 @@ def list_command(pattern: str, task: str | None, commercial: bool | None, as_jso
 def models_table(models: Sequence[tuple[Architecture, Entry]]) -> None:
     """One line for each model."""
     rows = [
-        [e.name, a.task, _count(e.parameters), e.license or "not pinned", _kinds(e)]
+        [e.name, task_of(a, e), _count(e.parameters), e.license or "not pinned", _kinds(e)]
         for a, e in models
     ]
     print_table(rows, ["name", "task", "parameters", "licence", "weights"])
@@ -90,7 +91,7 @@ def facts(architecture: Architecture, entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "aliases": list(entry.aliases),
         "architecture": architecture.name,
-        "task": architecture.task,
+        "task": task_of(architecture, entry),
         "license": entry.license,
         "commercial": entry.commercial,
         "gated": entry.gated,

@@ -23,7 +23,7 @@ from run import HERE, SLOWING
 
 import bestiary as bt
 from bestiary.core.insight.progress import progress
-from bestiary.hub.loading import with_new_head
+from bestiary.hub.filling import with_new_head
 from bestiary.hub.registry import architecture_by_name
 from bestiary.vision.finetune import Recipe
 

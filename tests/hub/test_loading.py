@@ -17,7 +17,7 @@ import bestiary as bt
 from bestiary.core.errors import ConfigError, HubError, WeightsError
 from bestiary.core.weights import load_file, save_file
 from bestiary.hub import registry
-from bestiary.hub.loading import adapted_stem
+from bestiary.hub.filling import adapted_stem
 from bestiary.vision import sample_photographs
 
 REFERENCES = Path(__file__).parents[1] / "references" / "data"

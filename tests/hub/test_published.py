@@ -123,7 +123,7 @@ def test_another_number_of_channels(tmp_path):
 
 
 def test_fine_tuned_models_keep_the_form(tmp_path):
-    from bestiary.hub.loading import with_new_head
+    from bestiary.hub.filling import with_new_head
     from bestiary.hub.registry import architecture_by_name
 
     model = bt.load(DATA / "resnet-transformers-basic")

@@ -14,7 +14,8 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import ConfigError, HubError, ShapeError
 from bestiary.core.weights import load_file
-from bestiary.hub.loading import load, with_new_head
+from bestiary.hub.filling import with_new_head
+from bestiary.hub.loading import load
 from bestiary.hub.registry import (
     Architecture,
     architecture_by_name,

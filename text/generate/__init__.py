@@ -1,0 +1,1 @@
+"""Decoding: how a language model's next tokens are chosen."""

@@ -1,0 +1,1 @@
+"""Tokenizers: texts to numbers and back, and chat templates."""
