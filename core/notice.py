@@ -13,6 +13,10 @@ class TrainingWarning(UserWarning):
     """Something in a training or prediction loop looks forgotten."""
 
 
+class CompileWarning(UserWarning):
+    """A function runs as it is, since it cannot be compiled."""
+
+
 class HubWarning(UserWarning):
     """A model was found or fetched, though not as one would expect."""
 

@@ -178,7 +178,6 @@ SPELLINGS: dict[str, dict[str, str]] = {
 # What PyTorch has and this library has not, and how to do without.
 ABSENT: dict[str, dict[str, str]] = {
     "bestiary": {
-        "compile": "Leave it out: a model runs as it is.",
         "jit": "Leave it out: a model runs as it is. To keep one: model.state_dict() and its code.",
         "set_default_dtype": (
             "The default is float32. For another: bt.zeros(shape, dtype=bt.float64), "

@@ -43,11 +43,13 @@ class _Watch:
     """How many observers and casts there are in all threads: one cheap test on the common path.
 
     `writes` counts the operations that wrote memory in place: what was derived from a tensor
-    and kept, such as packed weights, is stale when it has moved.
+    and kept, such as packed weights, is stale when it has moved. `structure` counts what changes
+    in modules: layers, parameters, modes and hooks that are set.
     """
 
     count = 0
     writes = 0
+    structure = 0
     lock = threading.Lock()
 
 
@@ -67,6 +69,17 @@ def observing(observer: Observer) -> Iterator[None]:
         state.observers = before
         with watch.lock:
             watch.count -= 1
+
+
+def reading(tensor: Any, how: str) -> None:
+    """Tell observers that want to know that Python looks at the elements of a tensor.
+
+    Without a tensor: that it runs something that is no operation, and may look at any.
+    """
+    for observer in state.observers:
+        read = getattr(observer, "read", None)
+        if read is not None:
+            read(tensor, how)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from .ops.shape import (
     to_device,
 )
 from .spelling import spelled, torch_spelling
-from .state import state
+from .state import reading, state, watch
 
 
 class Tensor(Operators):
@@ -244,12 +244,16 @@ class Tensor(Operators):
                 "Reduce it first (x.mean().item()), or use x.tolist().",
                 shape=self.shape,
             )
+        if watch.count:
+            reading(self, "item()")
         if state.noisy is not None:
             mistakes.warn_of_prediction(self)
         return self.array.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
+        if watch.count:
+            reading(self, "tolist()")
         if state.noisy is not None:
             mistakes.warn_of_prediction(self)
         return self.array.tolist()
@@ -260,6 +264,8 @@ class Tensor(Operators):
         Raises:
             GradError: the tensor has a graph, or is on a GPU; the message says what to write.
         """
+        if watch.count:
+            reading(self, "numpy()")
         elsewhere = type(self.array) is not np.ndarray
         if elsewhere or self._node is not None:
             raise mistakes.not_for_numpy(self, elsewhere)
@@ -401,6 +407,8 @@ class Tensor(Operators):
                 f"the truth of a tensor of shape {self.shape} is ambiguous.\n"
                 "Use bt.any(x) or bt.all(x)."
             )
+        if watch.count:
+            reading(self, "the truth")
         return bool(self.array.item())
 
     def __int__(self) -> int:
@@ -415,6 +423,8 @@ class Tensor(Operators):
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.ndim:
             raise TypeError("only an integer tensor without axes can be an index")
+        if watch.count:
+            reading(self, "the value")
         return int(self.array.item())
 
     __hash__ = object.__hash__

@@ -87,6 +87,7 @@ def load(
     variant: str | None = None,
     locked: bool | str | Path = False,
     verify: bool | None = None,
+    compile: bool = True,
 ) -> Any:
     """A model that takes raw input: `bt.load("efficientnet-lite0")("photo.jpg", top=5)`.
 
@@ -109,6 +110,7 @@ def load(
         locked: load only what a lock file names: its path, or True for `bestiary.lock` here.
         verify: hash the cached files of a hub repository again, instead of comparing size and
             time with what was found on their arrival.
+        compile: run what is called again and again compiled (`bt.compile`); False never does.
 
     Raises:
         HubError: nothing of that name, or it could not be fetched.
@@ -132,6 +134,7 @@ def load(
     loaded.card.task = _task_name(loaded, options, task)
     licences.show_once(loaded.card)
     model = task_class(loaded.card.task).from_loaded(loaded)
+    model.compile = compile
     return model.to(device) if str(device) != "cpu" else model
 
 

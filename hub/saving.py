@@ -87,7 +87,7 @@ def save_model(
 
 def _untied(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Every array under the first of its names: files hold what is tied once."""
-    first = {id(array): name for name, array in reversed(arrays.items())}
+    first = {id(array): name for name, array in reversed(list(arrays.items()))}
     return {name: array for name, array in arrays.items() if first[id(array)] == name}
 
 

@@ -232,7 +232,8 @@ class Detector(ImageTask):
             pixels = Tensor(batch.pixel_values).to(device=self.device, dtype=module.dtype)
             mask = Tensor(batch.pixel_mask).to(device=self.device)
             whole = not module.takes_mask or bool(batch.pixel_mask.all())
-            output = module(pixels) if whole else module(pixels, mask)
+            run = self._fast(module)
+            output = run(pixels) if whole else run(pixels, mask)
         found: list[Boxes] = module.found(output, batch.sizes)
         return found
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.data.images import EXTENSIONS
 from ..core.errors import ConfigError, DataError
+from ..core.graph.compiled import Compiled
 from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.state import inference_mode
@@ -27,6 +28,7 @@ Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
 BATCH = 16
+_EAGER_CALLS = 3  # with pictures of one shape, before it pays to compile
 
 
 class ImageTask:
@@ -37,6 +39,7 @@ class ImageTask:
         preprocess: how pictures are prepared for it.
         card: licence, origin, results.
         report: what loading did with each tensor.
+        compile: whether what is run again and again on pictures of one shape is compiled.
     """
 
     task = ""
@@ -57,6 +60,8 @@ class ImageTask:
         self.preprocess = preprocess
         self.card = card
         self.report = report or Report()
+        self.compile = True
+        self._programs: dict[Any, Compiled] = {}
 
     # -- the model -------------------------------------------------------------------------
 
@@ -126,6 +131,7 @@ class ImageTask:
         self, function: Callable[[Tensor], Tensor], arrays: Sequence[Array]
     ) -> list[Array]:
         """What `function` gives for each array; those of one shape go through it together."""
+        function = self._fast(function)
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, array in enumerate(arrays):
             groups.setdefault(array.shape, []).append(i)
@@ -147,6 +153,7 @@ class ImageTask:
         """What `function` gives for each batch; the next batch is read while it computes."""
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
+        function = self._fast(function)
         with progress(total=total, what="predicting", unit="pictures") as bar:
             for arrays in read_ahead(self.preprocess, pictures, batch_size):
                 with inference_mode():
@@ -154,6 +161,16 @@ class ImageTask:
                     result = function(batch)
                 yield _as_arrays(result)
                 bar.update(len(arrays))
+
+    def _fast(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the network that is compiled once it was called a few times."""
+        if not self.compile:
+            return function
+        # Methods are made anew at each access.
+        key = getattr(function, "__func__", function), id(self.module)
+        if key not in self._programs:
+            self._programs[key] = Compiled(function, module=self.module, after=_EAGER_CALLS)
+        return self._programs[key]
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -8,11 +8,14 @@ bound by reference, so that what a call writes in place is seen by the next repl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..callers import user_frame, user_line
 from ..devices import backend_of
+from ..dtypes import DType
 from ..op import Op
 from ..state import observing
 from ..tensor import Tensor
@@ -53,13 +56,42 @@ class Graph:
         outputs: values that it returns.
         calls: the primitives, in the order in which they ran.
         external: arrays that were there before, by value number; replays read and write them.
+        tensors: the tensors that held these arrays, where tensors did: parameters and buffers.
+        kinds: shape and dtype of every value.
+        reads: where Python looked at the elements of a computed value, if it did: what it does with
+            them may depend on the inputs, and a replay would do what it did when recorded.
     """
 
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     external: dict[int, Any] = field(default_factory=dict)
-    size: int = 0
+    tensors: dict[int, Tensor] = field(default_factory=dict)
+    kinds: list[tuple[tuple[int, ...], DType]] = field(default_factory=list)
+    reads: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return len(self.kinds)
+
+    def value(self, shape: tuple[int, ...], dtype: DType) -> Ref:
+        """A new value, for a pass that adds a call."""
+        self.kinds.append((tuple(shape), dtype))
+        return Ref(self.size - 1)
+
+    def constant(self, array: Any) -> Ref:
+        """A new value that is this array, for a pass that computed one."""
+        ref = self.value(array.shape, array.dtype)
+        self.external[ref.index] = array
+        return ref
+
+    def uses(self) -> Counter[int]:
+        """How often each value is an operand, or an output."""
+        return Counter(
+            [x.index for call in self.calls for x in call.operands if isinstance(x, Ref)]
+            + [x.index for x in self.outputs]
+        )
 
     def __repr__(self) -> str:
         head = f"graph({', '.join(map(str, self.inputs))}) -> {', '.join(map(str, self.outputs))}"
@@ -80,11 +112,10 @@ class _Recorder:
         known = self.number(array)
         if known is not None:
             return Ref(known)
-        index = self.graph.size
-        self.graph.size += 1
-        self._numbers[id(array)] = index
+        ref = self.graph.value(array.shape, array.dtype)
+        self._numbers[id(array)] = ref.index
         self._alive.append(array)
-        return Ref(index)
+        return ref
 
     def operand(self, x: Any) -> Any:
         array = x.array if isinstance(x, Tensor) else x
@@ -94,6 +125,8 @@ class _Recorder:
         if known is None:
             ref = self.add(array)
             self.graph.external[ref.index] = array
+            if isinstance(x, Tensor):
+                self.graph.tensors[ref.index] = x
             return ref
         return Ref(known)
 
@@ -107,9 +140,22 @@ class _Recorder:
         refs = tuple(self.operand(x) for x in operands)
         out = run()
         outs = out if isinstance(out, tuple) else (out,)
-        results = tuple(self.add(x.array) if isinstance(x, Tensor) else None for x in outs)
+        results = tuple(self._result(x) for x in outs)
         self.graph.calls.append(Call(op, refs, dict(constants), results))
         return out
+
+    def _result(self, x: Any) -> Ref | None:
+        """None too for an array that was there before: the operation only passed it on."""
+        if not isinstance(x, Tensor) or self.number(x.array) is not None:
+            return None
+        return self.add(x.array)
+
+    def read(self, tensor: Tensor | None, how: str) -> None:
+        """Called when Python looks at the elements of a tensor: what it then does is not seen."""
+        number = -1 if tensor is None else self.number(tensor.array)
+        if number is not None and number not in self.graph.external and not self.graph.reads:
+            frame = user_frame(2)
+            self.graph.reads = f"{how} at {user_line(frame.f_code, frame.f_lasti)}"
 
 
 def record(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, Any]:

@@ -12,6 +12,7 @@ own (`MALLOC_...`, `GLIBC_TUNABLES`) says how to allocate.
 """
 
 from .conv import (
+    Convolution,
     PackedWeight,
     col2im,
     conv2d,
@@ -41,10 +42,12 @@ from .elementwise import (
     silu_backward,
     widen,
 )
+from .epilogue import ACTIVATIONS, finish
 from .pooling import max_pool2d, max_pool2d_backward
 from .rows import (
     NO_CLAMP,
     RELU,
+    Clamp,
     batch_norm_apply,
     batch_norm_backward,
     batch_norm_stats,
@@ -57,11 +60,22 @@ from .rows import (
     softmax,
     softmax_backward,
 )
-from .runtime import available, get_num_threads, info, set_isa, set_num_threads
+from .runtime import (
+    available,
+    get_num_threads,
+    info,
+    isa,
+    panel_width,
+    set_isa,
+    set_num_threads,
+)
 
 __all__ = [
+    "ACTIVATIONS",
     "NO_CLAMP",
     "RELU",
+    "Clamp",
+    "Convolution",
     "PackedWeight",
     "available",
     "batch_norm_apply",
@@ -76,6 +90,7 @@ __all__ = [
     "depthwise_conv2d_input_grad",
     "depthwise_conv2d_weight_grad",
     "erf",
+    "finish",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
@@ -87,6 +102,7 @@ __all__ = [
     "hardtanh_backward",
     "im2col",
     "info",
+    "isa",
     "layer_norm",
     "layer_norm_backward",
     "log_softmax",
@@ -95,6 +111,7 @@ __all__ = [
     "max_pool2d_backward",
     "narrow",
     "pack_weight",
+    "panel_width",
     "philox",
     "relu",
     "relu_backward",

@@ -33,6 +33,7 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 }
 
 #include "elementwise.h"
+#include "epilogue.h"
 #include "rows.h"
 #include "conv.h"
 #include "depthwise.h"

@@ -238,6 +238,64 @@ def pack_weight(weight: Float32, groups: int = 1, *, turned: bool = False) -> Pa
     return PackedWeight(out, o, cg, (kh, kw), groups)
 
 
+class Convolution:
+    """A convolution of images of one shape, worked out once: `Convolution(...)(x, bias, add)`.
+
+    Args:
+        shape: of the images, (N, H, W, C).
+        clamp: of the result, in the same pass (ReLU).
+
+    Raises: ShapeError also when the weight was packed for another instruction set.
+    """
+
+    __slots__ = ("_call", "_clamp", "_items", "_weight", "out_shape", "shape")
+
+    def __init__(
+        self,
+        shape: Shape4,
+        weight: PackedWeight,
+        *,
+        stride: Pair = (1, 1),
+        padding: Padding = (0, 0, 0, 0),
+        dilation: Pair = (1, 1),
+        clamp: Clamp = NO_CLAMP,
+    ) -> None:
+        o, groups = weight.out_channels, weight.groups
+        ints = _geometry("conv2d", shape, o, weight.kernel, stride, padding, dilation, groups)
+        width = panel_width()
+        panels = -(-(o // groups) // width)
+        length = weight.kernel[0] * weight.kernel[1] * weight.in_channels
+        check("conv2d", "weight", weight.array, (groups, panels, length, width))
+        self.shape = shape
+        self.out_shape = (shape[0], ints[4], ints[5], o)
+        # Blocks of pixels, of even size; with few of them, ranges of panels are split too.
+        blocks = -(-math.prod(self.out_shape[:3]) // _PIXELS)
+        ranges = min(panels, -(-4 * get_num_threads() // max(blocks * groups, 1)))
+        self._call, self._items = (*ints, blocks, ranges), groups * blocks * ranges
+        self._weight, self._clamp = weight.array, clamp
+
+    def __call__(
+        self,
+        x: Float32,
+        bias: Float32 | None = None,
+        add: Float32 | None = None,
+        out: Float32 | None = None,
+    ) -> Float32:
+        """The convolution, plus bias, plus `add`.
+
+        Shape: x (N, H, W, C), bias (O,), add (N, OH, OW, O) -> (N, OH, OW, O).
+        """
+        check("conv2d", "x", x, self.shape)
+        if bias is not None:
+            check("conv2d", "bias", bias, self.out_shape[3:])
+        if add is not None:
+            check("conv2d", "add", add, self.out_shape)
+        out = output("conv2d", out, self.out_shape)
+        if out.size:
+            run("conv", (x, self._weight, bias, add, out), self._call, self._clamp, self._items, 1)
+        return out
+
+
 def conv2d(
     x: Float32,
     weight: PackedWeight,
@@ -256,25 +314,10 @@ def conv2d(
     Raises: ShapeError also when the weight was packed for another instruction set.
     """
     check("conv2d", "x", x, (None, None, None, weight.in_channels * weight.groups))
-    o, groups = weight.out_channels, weight.groups
-    ints = _geometry("conv2d", x.shape, o, weight.kernel, stride, padding, dilation, groups)
-    n, oh, ow = ints[0], ints[4], ints[5]
-    width = panel_width()
-    panels = -(-(o // groups) // width)
-    length = weight.kernel[0] * weight.kernel[1] * weight.in_channels
-    check("conv2d", "weight", weight.array, (groups, panels, length, width))
-    if bias is not None:
-        check("conv2d", "bias", bias, (o,))
-    if add is not None:
-        check("conv2d", "add", add, (n, oh, ow, o))
-    out = output("conv2d", out, (n, oh, ow, o))
-    if out.size:
-        # Blocks of pixels, of even size; with few of them, ranges of panels are split too.
-        blocks = -(-n * oh * ow // _PIXELS)
-        ranges = min(panels, -(-4 * get_num_threads() // (blocks * groups)))
-        arrays = (x, weight.array, bias, add, out)
-        run("conv", arrays, (*ints, blocks, ranges), clamp, groups * blocks * ranges, 1)
-    return out
+    place = Convolution(
+        x.shape, weight, stride=stride, padding=padding, dilation=dilation, clamp=clamp
+    )
+    return place(x, bias, add, out)
 
 
 def conv2d_weight_grad(

@@ -82,17 +82,19 @@ typedef struct {
     float low, high;
 } FN(Edge);
 
+/* Loops of their own for what there is, so that each is a vector loop. */
+#define SUMS(value) SIMD for (int i = 0; i < width; i++) out[i] = value;
 INLINE void FN(edge)(const FN(Edge) *e, int width, const float *sums, float *out) {
-    SIMD for (int i = 0; i < width; i++) {
-        float v = sums[i] + (!e->first ? out[i] : e->bias ? e->bias[i] : 0.0f);
-        if (e->last) {
-            v += e->add ? e->add[i] : 0.0f;
-            v = v < e->low ? e->low : v;
-            v = v > e->high ? e->high : v;
-        }
-        out[i] = v;
-    }
+    const float *bias = e->bias, *add = e->add;
+    float low = e->low, high = e->high;
+    if (!e->first) SUMS(sums[i] + out[i])
+    else if (bias) SUMS(sums[i] + bias[i])
+    else SUMS(sums[i])
+    if (!e->last) return;
+    if (add) SUMS(out[i] + add[i])
+    if (low > -INFINITY || high < INFINITY) SUMS(FN(clamped)(out[i], low, high))
 }
+#undef SUMS
 
 /* Copies `length` inputs of output pixel `pixel`, from k = (ky, kx, c) on, to `out`. */
 INLINE void FN(gather)(const Conv *v, const float *x, int64_t pixel, int64_t ky, int64_t kx,

@@ -41,6 +41,8 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(bfloat16_to_float32, "hF") X(float32_to_bfloat16, "fH") \
     X(float16_to_float32, "hF") X(float32_to_float16, "fH") \
     X(philox, "U") \
+    X(end_clamp, "?f?fF") X(end_gelu, "?f?fF") X(end_gelu_tanh, "?f?fF") \
+    X(end_silu, "?f?fF") X(end_hardswish, "?f?fF") X(end_sigmoid, "?f?fF") \
     X(softmax, "fF?F") X(softmax_backward, "ffF") \
     X(log_softmax, "fF") X(log_softmax_backward, "ffF") \
     X(layer_norm, "fffFFF") X(layer_norm_backward, "fffffF") X(layer_norm_sums, "ffffD") \

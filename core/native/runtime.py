@@ -77,6 +77,11 @@ def set_isa(name: str) -> None:
     _native.set_isa(name)
 
 
+def isa() -> str:
+    """The instruction set in use; empty without the kernels."""
+    return _native.info()[0] if available() else ""
+
+
 def lanes() -> int:
     """Floats in a vector of the instruction set in use."""
     _require()

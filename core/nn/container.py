@@ -18,9 +18,9 @@ class _Indexed(Module):
 
     def _replace(self, modules: Iterable[Module]) -> None:
         for name in [k for k, v in vars(self).items() if isinstance(v, Module)]:
-            del self.__dict__[name]
+            delattr(self, name)
         for i, module in enumerate(modules):
-            self.__dict__[str(i)] = _checked(self, module)
+            setattr(self, str(i), _checked(self, module))
 
     def __len__(self) -> int:
         return len(self._items())
@@ -43,7 +43,7 @@ class _Indexed(Module):
 
     def __setitem__(self, index: int, module: Module) -> None:
         names = [k for k, v in vars(self).items() if isinstance(v, Module)]
-        self.__dict__[names[operator.index(index)]] = _checked(self, module)
+        setattr(self, names[operator.index(index)], _checked(self, module))
 
     def __delitem__(self, index: int | slice) -> None:
         items = self._items()
@@ -52,7 +52,7 @@ class _Indexed(Module):
 
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
-        self.__dict__[str(len(self))] = _checked(self, module)
+        setattr(self, str(len(self)), _checked(self, module))
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
@@ -77,7 +77,7 @@ class Sequential(_Indexed):
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             for name, module in modules[0].items():
-                self.__dict__[_free_name(self, name)] = _checked(self, module)
+                setattr(self, _free_name(self, name), _checked(self, module))
         else:
             self._replace(modules)  # type: ignore[arg-type]  # checked one by one
 
@@ -114,11 +114,11 @@ class ModuleDict(Module):
     def __setitem__(self, name: str, module: Module) -> None:
         if name not in self._items():
             _free_name(self, name)
-        self.__dict__[name] = _checked(self, module)
+        setattr(self, name, _checked(self, module))
 
     def __delitem__(self, name: str) -> None:
         del self._items()[name]  # a KeyError for what is no module
-        del self.__dict__[name]
+        delattr(self, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._items()

@@ -21,7 +21,7 @@ from ..devices import Device, as_device, device_of, move
 from ..dtypes import FLOATS, DType, as_dtype
 from ..errors import ConfigError
 from ..node import Leaf
-from ..state import state
+from ..state import reading, state, watch
 from ..tensor import Tensor
 from . import mistakes
 from .parameter import Buffer, Parameter
@@ -39,10 +39,12 @@ class HookHandle:
 
     def __init__(self, hooks: list[Any], hook: Any) -> None:
         self._hooks, self._hook = hooks, hook
+        watch.structure += 1
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
         self._hooks[:] = [hook for hook in self._hooks if hook is not self._hook]
+        watch.structure += 1
 
 
 class _FirstTensor:
@@ -89,7 +91,13 @@ class Module:
                 raise mistakes.replaced_parameter(self, name)
             if isinstance(current, Buffer):  # as in torch: it stays a buffer
                 value = Buffer(value, current.persistent)
+        elif name == "training" or isinstance(value, Module | Parameter | Buffer):
+            watch.structure += 1
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        watch.structure += 1
+        object.__delattr__(self, name)
 
     # -- calling -----------------------------------------------------------------------------
 
@@ -106,6 +114,8 @@ class Module:
             raise
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if watch.count and (self._pre_hooks or self._post_hooks):
+            reading(None, f"a hook of {type(self).__name__}")
         for hook, with_kwargs in list(self._pre_hooks or ()):
             if with_kwargs:
                 changed = hook(self, args, kwargs)

@@ -62,7 +62,8 @@ def _pack(weight: Any, groups: int) -> native.PackedWeight:
     key = id(weight)
     if _packed.get(key) is weight:
         writes, packing = _packings[key]
-        if writes == watch.writes and packing.groups == groups:
+        fits = packing.groups == groups and packing.array.shape[3] == native.panel_width()
+        if writes == watch.writes and fits:
             return packing
     packing = _packed_now(weight, groups)
     if key not in _packed:
@@ -72,12 +73,12 @@ def _pack(weight: Any, groups: int) -> native.PackedWeight:
     return packing
 
 
-def _taps(weight: Any) -> Any:
+def depthwise_taps(weight: Any) -> Any:
     """Depthwise weights (C, 1, KH, KW) as C-contiguous (KH, KW, C)."""
     return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
 
 
-def _is_depthwise(weight: Any, groups: int) -> bool:
+def is_depthwise(weight: Any, groups: int) -> bool:
     return groups > 1 and weight.shape[:2] == (groups, 1)
 
 
@@ -94,10 +95,10 @@ def conv2d(
     if not plain(x, weight, bias):
         return NotImplemented
     options: Any = {"stride": stride, "padding": padding, "dilation": dilation}
-    if _is_depthwise(weight, groups):
+    if is_depthwise(weight, groups):
         if max(weight.shape[2:]) > _MOST_TAPS:
             return NotImplemented
-        return nchw(native.depthwise_conv2d(nhwc(x), _taps(weight), flat(bias), **options))
+        return nchw(native.depthwise_conv2d(nhwc(x), depthwise_taps(weight), flat(bias), **options))
     if state.grad_enabled and groups == 1:
         size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
@@ -147,9 +148,9 @@ def conv2d_input_grad(
     if _output_size((h, w), (kh, kw), stride, padding, dilation) != tuple(y.shape[2:]):
         return NotImplemented  # output padding beyond the stride
     place: Any = {"padding": padding, "dilation": dilation}
-    if _is_depthwise(weight, groups) and bias is None and max(kh, kw) <= _MOST_TAPS:
+    if is_depthwise(weight, groups) and bias is None and max(kh, kw) <= _MOST_TAPS:
         out = native.depthwise_conv2d_input_grad(
-            nhwc(y), _taps(weight), (b, h, w, c), stride=stride, **place
+            nhwc(y), depthwise_taps(weight), (b, h, w, c), stride=stride, **place
         )
         return nchw(out)
     if groups != 1 or b * y.shape[2] * y.shape[3] < _FEW_PIXELS:

@@ -64,7 +64,6 @@ def test_a_shape_in_one_piece_passes() -> None:
     "owner, name, answer",
     [
         (bt, "jit", "which PyTorch has. Leave it out"),
-        (bt, "compile", "which PyTorch has. Leave it out"),
         (bt, "set_default_dtype", r"dtype=bt\.float64"),
         (bt.nn, "utils", r"bt\.optim\.clip_grad_norm_"),
         (bt.nn, "DataParallel", r"model\.to\('cuda'\)"),

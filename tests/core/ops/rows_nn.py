@@ -32,7 +32,7 @@ def _linear(x: Array, w: Array, b: Any) -> Array:
 # -- convolution -------------------------------------------------------------------------------
 
 
-def _conv2d(
+def conv2d_by_definition(
     x: Array,
     w: Array,
     b: Any = None,
@@ -95,7 +95,7 @@ def _conv_large(rng: np.random.Generator) -> list[Sample]:
 
 
 def _conv1d(x: Array, w: Array, b: Any = None, stride: int = 1, padding: int = 0) -> Array:
-    return _conv2d(x[:, :, None], w[:, :, None], b, (1, stride), (0, padding))[:, :, 0]
+    return conv2d_by_definition(x[:, :, None], w[:, :, None], b, (1, stride), (0, padding))[:, :, 0]
 
 
 def _conv1d_samples(rng: np.random.Generator) -> list[Sample]:
@@ -519,7 +519,7 @@ ROWS = [
         F.conv2d,
         _conv_samples,
         covers=("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),
-        reference=_conv2d,
+        reference=conv2d_by_definition,
         large=_conv_large,
         errors=_CONV_ERRORS,
     ),

@@ -1,0 +1,59 @@
+"""Products with what follows them, as one operation each; made by passes, not by users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..op import REGISTRY, op
+from ..ops.conv import Padding, Pair
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+#: An operation and its constants: `("hardtanh", (("low", 0.0), ("high", 6.0)))`.
+Activation = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+def _finished(xp: Any, out: Any, add: Any, activation: Activation | None) -> Any:
+    if add is not None:
+        out = out + add
+    if activation is not None:
+        name, constants = activation
+        out = REGISTRY[name].body(xp, out, **dict(constants))
+    return out
+
+
+@op(differentiable=False)
+def conv2d_fused(
+    xp: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    add: Tensor | None,
+    *,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    activation: Activation | None,
+) -> Tensor:
+    """activation(conv2d(x, weight, bias) + add)."""
+    out = REGISTRY["conv2d"].body(
+        xp, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    return _finished(xp, out, add, activation)  # type: ignore[no-any-return]
+
+
+@op(differentiable=False)
+def linear_fused(
+    xp: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    add: Tensor | None,
+    *,
+    activation: Activation | None,
+) -> Tensor:
+    """activation(linear(x, weight, bias) + add)."""
+    out = REGISTRY["linear"].body(xp, x, weight, bias)
+    return _finished(xp, out, add, activation)  # type: ignore[no-any-return]

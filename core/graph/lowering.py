@@ -1,0 +1,182 @@
+"""What a call of a graph becomes in a program: a function on arrays.
+
+Most calls run the kernel of their operation at once, without what `Op.__call__` does before and
+after it, since shapes and dtypes are known. Products whose weights are constant are packed ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import native
+from ..dtypes import bool_, float32, int64
+from ..operands import as_array
+from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc
+from ..tensor import Tensor
+from .passes.constants import written
+from .record import Call, Graph, Ref
+
+Run = Callable[..., Any]
+_MOST_TAPS = 64
+
+
+def lowered(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]]:
+    """The function of a call, and the operands that it takes."""
+    special = _SPECIAL.get(call.op.name)
+    if special is not None and native.available() and _constant_weights(graph, call):
+        found = special(graph, call)
+        if found is not None:
+            return found
+    op = call.op
+    if _direct(graph, call):
+        run: Run = partial(op._cpu, **call.constants) if call.constants else op._cpu
+        bare = any(r is not None and graph.kinds[r.index][0] == () for r in call.results)
+        return (_wrapping(run) if bare else run), call.operands
+    tensors = tuple(isinstance(x, Ref) for x in call.operands)
+
+    def through_tensors(*operands: Any) -> Any:
+        """By the choke point: other dtypes, numbers that are promoted, writing in place."""
+        given = [Tensor(x) if t else x for x, t in zip(operands, tensors, strict=True)]
+        out = op(*given, **call.constants)
+        if isinstance(out, tuple):
+            return tuple(None if x is None else x.array for x in out)
+        return None if out is None else out.array
+
+    return through_tensors, call.operands
+
+
+def _wrapping(run: Run) -> Run:
+    """With results that are arrays, where NumPy gives bare numbers."""
+
+    def wrapped(*arrays: Any) -> Any:
+        out = run(*arrays)
+        if isinstance(out, tuple):
+            return tuple(None if x is None else as_array(x) for x in out)
+        return as_array(out)
+
+    return wrapped
+
+
+def _direct(graph: Graph, call: Call) -> bool:
+    """Whether the choke point would prepare nothing: the test at the beginning of `Op._run`."""
+    if call.op.writes:
+        return False
+    plain, floats = call.op._plain, False
+    for x in call.operands:
+        if isinstance(x, Ref):
+            dtype = graph.kinds[x.index][1]
+            if dtype == float32:
+                floats = True
+            elif dtype != bool_ and not (dtype == int64 and plain):
+                return False
+        elif not (x is None or type(x) in (int, float)):
+            return False
+    return floats or plain
+
+
+# -- products with constant weights ------------------------------------------------------------
+
+
+def _constant_weights(graph: Graph, call: Call) -> bool:
+    changing = written(graph)
+    for x in call.operands[1:3]:
+        if x is not None and not (
+            isinstance(x, Ref) and x.index in graph.external and x.index not in changing
+        ):
+            return False
+    return all(
+        graph.kinds[x.index][1] == float32 and 0 not in graph.kinds[x.index][0]
+        for x in call.operands
+        if isinstance(x, Ref)
+    )
+
+
+def _ending(call: Call) -> tuple[native.Clamp, str | None] | None:
+    """The clamp and the activation of a call; None if the kernels have no such activation."""
+    activation = call.constants.get("activation")
+    if activation is None:
+        return native.NO_CLAMP, None
+    name, constants = activation[0], dict(activation[1])
+    if name == "relu":
+        return native.RELU, None
+    if name == "hardtanh":
+        return (constants["low"], constants["high"]), None
+    if name == "gelu":
+        return native.NO_CLAMP, "gelu" if constants["approximate"] == "none" else "gelu_tanh"
+    return (native.NO_CLAMP, name) if name in native.ACTIVATIONS else None
+
+
+def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+    x, weight, bias, *rest = call.operands
+    ending, add = _ending(call), rest[0] if rest else None
+    if not isinstance(x, Ref) or ending is None:
+        return None
+    clamp, activation = ending
+    place: Any = {k: call.constants[k] for k in ("stride", "padding", "dilation")}
+    groups = call.constants["groups"]
+    w = graph.external[weight.index]
+    b = None if bias is None else flat(graph.external[bias.index])
+    n, c, height, width = graph.kinds[x.index][0]
+    if is_depthwise(w, groups):
+        if max(w.shape[2:]) > _MOST_TAPS:
+            return None
+        taps = depthwise_taps(w)
+        inner = native.NO_CLAMP if add is not None else clamp
+
+        def depthwise(x: Any, add: Any = None) -> Any:
+            out = native.depthwise_conv2d(nhwc(x), taps, b, **place, clamp=inner)
+            if add is not None or activation is not None:
+                other = None if add is None else nhwc(add)
+                native.finish(out, None, other, activation=activation, clamp=clamp)
+            return nchw(out)
+
+        return depthwise, (x,) if add is None else (x, add)
+    dense = w if _one_block(w) else np.ascontiguousarray(w)
+    packed = native.pack_weight(dense, groups)
+    run = native.Convolution((n, height, width, c), packed, **place, clamp=clamp)
+
+    def conv2d(x: Any, add: Any = None) -> Any:
+        out = run(nhwc(x), b, None if add is None else nhwc(add))
+        if activation is not None:
+            native.finish(out, activation=activation)
+        return nchw(out)
+
+    return conv2d, (x,) if add is None else (x, add)
+
+
+def _one_block(w: Any) -> bool:
+    return bool(w.flags.c_contiguous or w.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+    x, weight, bias, *rest = call.operands
+    ending, add = _ending(call), rest[0] if rest else None
+    if not isinstance(x, Ref) or ending is None:
+        return None
+    clamp, activation = ending
+    w = graph.external[weight.index]
+    b = None if bias is None else flat(graph.external[bias.index])
+    turned, outputs, features = w.T, w.shape[0], w.shape[1]
+    shape = (*graph.kinds[x.index][0][:-1], outputs)
+    bare = b is None and add is None and activation is None and clamp == native.NO_CLAMP
+
+    def linear(x: Any, add: Any = None) -> Any:
+        out = np.matmul(x.reshape(-1, features), turned)
+        if not bare:
+            other = None if add is None else np.ascontiguousarray(add).reshape(out.shape)
+            native.finish(out, b, other, activation=activation, clamp=clamp)
+        return out.reshape(shape)
+
+    return linear, (x,) if add is None else (x, add)
+
+
+_SPECIAL = {
+    "conv2d": _conv2d,
+    "conv2d_fused": _conv2d,
+    "linear": _linear,
+    "linear_fused": _linear,
+}

@@ -1,0 +1,28 @@
+"""What is done to a recorded graph before it runs: each pass is a file, and says what it did.
+
+A pass takes a graph and changes it in place; it returns how many calls it changed or removed. It
+holds for inference: values are computed once, and nothing needs a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..record import Graph
+from .affine import fold_affine
+from .constants import fold_constants
+from .dead import remove_dead
+from .epilogues import fuse_epilogues
+
+Pass = Callable[[Graph], int]
+
+#: In the order in which they are applied.
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("dead calls removed", remove_dead),
+    ("constants computed", fold_constants),
+    ("norms and scales folded into products", fold_affine),
+    ("activations and sums joined to products", fuse_epilogues),
+    ("dead calls removed at last", remove_dead),
+)
+
+__all__ = ["PASSES", "Pass", "fold_affine", "fold_constants", "fuse_epilogues", "remove_dead"]
