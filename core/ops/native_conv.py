@@ -13,6 +13,7 @@ from .conv import Padding, Pair, output_length
 
 _BLOCK = 1 << 20  # elements of the patches that are made at once: they stay in the cache
 _MOST_PATCHES = 1 << 24  # elements of the patches of one sample that may be made at once
+_FEW_CHANNELS = 4
 _F32 = np.dtype(np.float32)
 
 
@@ -26,7 +27,14 @@ def plain(*arrays: Any) -> bool:
 def nhwc(x: Any) -> Any:
     """(B, C, H, W) as C-contiguous (B, H, W, C): a view where the memory is channels-last."""
     view = x.transpose(0, 2, 3, 1)
-    return view if view.flags.c_contiguous else np.ascontiguousarray(view)
+    if view.flags.c_contiguous:
+        return view
+    if x.shape[1] > _FEW_CHANNELS:
+        return np.ascontiguousarray(view)
+    out = np.empty(view.shape, x.dtype)  # pictures: plane by plane, three times as fast
+    for c in range(x.shape[1]):
+        out[..., c] = x[:, c]
+    return out
 
 
 def channels_last(x: Any) -> Any:
