@@ -15,7 +15,7 @@ from ..core.tensor import Tensor
 from ..hub.card import Card
 from ..hub.filling import Report
 from ..hub.loading import Loaded
-from ..text.clip_tokenizer import ClipTokenizer
+from ..text.tokens.clip import ClipTokenizer
 from .image_task import BATCH, Array, ImageTask, preprocess_of, softmax, unit
 from .preprocess import Preprocess
 
@@ -208,7 +208,7 @@ class ZeroShotClassifier(ImageTask):
 
 
 def _tokenizer_of(loaded: Loaded) -> ClipTokenizer | None:
-    from ..text.clip_tokenizer import FILES
+    from ..text.tokens.clip import FILES
 
     folder = loaded.folder
     if folder is None or not any((folder / name).is_file() for name in FILES):

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core.errors import ConfigError, DataError, HubError, MissingExtra
-from ..core.paths import atomic
+from ...core.errors import ConfigError, DataError, HubError, MissingExtra
+from ...core.paths import atomic
 from .bpe import ByteLevelBPE, clip_words
 
 START, END = "<|startoftext|>", "<|endoftext|>"

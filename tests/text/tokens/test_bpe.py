@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bestiary.core.errors import DataError
-from bestiary.text.bpe import (
+from bestiary.text.tokens.bpe import (
     ByteLevelBPE,
     byte_alphabet,
     clip_words,
@@ -18,7 +18,7 @@ from bestiary.text.bpe import (
     read_vocab,
 )
 
-DATA = Path(__file__).parent.parent / "references" / "data" / "bpe-gpt2"
+DATA = Path(__file__).parent.parent.parent / "references" / "data" / "bpe-gpt2"
 END = "<|endoftext|>"
 ROWS = json.loads((DATA / "tokens.json").read_text())["rows"]
 

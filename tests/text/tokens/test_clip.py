@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bestiary.core.errors import ConfigError, DataError, HubError, MissingExtra
-from bestiary.text.clip_tokenizer import ClipTokenizer
+from bestiary.text.tokens.clip import ClipTokenizer
 
-DATA = Path(__file__).parent.parent / "references" / "data" / "clip-transformers"
+DATA = Path(__file__).parent.parent.parent / "references" / "data" / "clip-transformers"
 ROWS = json.loads((DATA / "tokens.json").read_text())["rows"]
 PAIR = ("vocab.json", "merges.txt")
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.errors import DataError
+from ...core.errors import DataError
 
 _CACHED_WORDS = 16_384
 # Unicode's White_Space; Python's str.isspace counts four control characters more.
