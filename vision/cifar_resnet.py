@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ..core import nn
 from ..core.errors import ConfigError
 from ..core.tensor import Tensor
+from ..hub.configuration import positive, real
 from ..hub.registry import Bundled, Entry, Metric, register
 from .inputs import check_images
-from .published import positive, real
 
 # Mean and standard deviation of the 50,000 training pictures, computed.
 MEAN = (0.49140, 0.48216, 0.44653)

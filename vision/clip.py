@@ -21,10 +21,7 @@ from ..core.ops.elementwise import exp
 from ..core.ops.linalg import matmul
 from ..core.ops.shape import broadcast_to, concat, matrix_transpose, permute_dims, reshape
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, register
-from ..text.clip_text import ClipText, Encoder, TextConfig, check_layers, initialise
-from .inputs import check_images
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     TRANSFORMERS_DUMPED,
     as_pair,
@@ -32,6 +29,9 @@ from .published import (
     positive,
     refuse_unknown,
 )
+from ..hub.registry import Entry, Hub, Layout, register
+from ..text.clip_text import ClipText, Encoder, TextConfig, check_layers, initialise
+from .inputs import check_images
 from .transformer import Size, resized_positions
 from .vit import ImageFeatures
 from .vit_layouts import class_of

@@ -17,6 +17,7 @@ from ..core.ops.norms import vector_norm
 from ..core.ops.reduction import mean
 from ..core.ops.shape import permute_dims
 from ..core.tensor import Tensor
+from ..hub.configuration import expect, flags, natural, positive, real
 from ..hub.registry import Layout, register
 from . import timm
 from .convnext_layouts import (
@@ -29,7 +30,6 @@ from .convnext_layouts import (
 )
 from .inputs import check_images
 from .mobile_blocks import round_channels
-from .published import expect, flags, natural, positive, real
 from .transformer import ACTIVATIONS
 
 STEMS = ("patch", "overlap", "overlap_act", "overlap_tiered")

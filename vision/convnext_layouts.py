@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..hub.rename import Transform
-from . import timm
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     as_tuple,
     expect,
     number_of_labels,
     refuse_unknown,
 )
+from ..hub.rename import Transform
+from . import timm
 from .vit_layouts import class_of
 
 NAME = "ConvNeXt"

@@ -15,10 +15,10 @@ from ..core import nn
 from ..core.nn import functional as F
 from ..core.ops.shape import broadcast_to, concat
 from ..core.tensor import Tensor
+from ..hub.configuration import number_of_labels, positive
 from ..hub.registry import Entry, Hub, Layout, register
 from . import mobilenet_v2, timm
 from .mobile_blocks import initialise
-from .published import number_of_labels, positive
 
 NAME = "DeepLab on MobileNetV2"
 WIDTH = 256  # of the head, whatever the trunk's

@@ -15,9 +15,7 @@ from ..core import nn
 from ..core.errors import ConfigError
 from ..core.nn import functional as F
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, register
-from . import dinov2, vit
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     TRANSFORMERS_DUMPED,
     as_pair,
@@ -27,7 +25,9 @@ from .published import (
     positive,
     real,
 )
-from .published import refuse_unknown as refuse
+from ..hub.configuration import refuse_unknown as refuse
+from ..hub.registry import Entry, Hub, Layout, register
+from . import dinov2, vit
 from .vit_layouts import JOIN as VIT_JOIN
 from .vit_layouts import TRANSFORMERS as VIT
 

@@ -19,12 +19,12 @@ from ..core.errors import ConfigError, ShapeError
 from ..core.nn import functional as F
 from ..core.ops.shape import broadcast_to, concat, permute_dims, reshape
 from ..core.tensor import Tensor
+from ..hub.configuration import expect, flags, positive, real
 from ..hub.registry import Entry, Hub, Layout, Metric, register
 from . import resnet
 from .detr_layouts import NAME, RENAME, SIZES, WEIGHTS, from_transformers
 from .frozen_norm import freeze_batch_norms
 from .inputs import check_images
-from .published import expect, flags, positive, real
 from .set_detection import BoxHead, Detections, SetDetector
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.errors import ConfigError
-from . import resnet
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     as_tuple,
     expect,
     number_of_labels,
     refuse_unknown,
 )
+from . import resnet
 
 NAME = "DETR"
 SIZES = (

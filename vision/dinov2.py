@@ -12,9 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..hub.configuration import (
+    TRANSFORMERS_COMMON,
+    expect,
+    number_of_labels,
+    positive,
+    real,
+    refuse_unknown,
+)
 from ..hub.registry import Entry, Hub, Layout, register
 from . import vit
-from .published import TRANSFORMERS_COMMON, expect, number_of_labels, positive, real, refuse_unknown
 from .transformer import Size
 from .vit_layouts import JOIN, PLAIN, SIZES, TIMM, TRANSFORMERS, class_of, from_timm, plain
 

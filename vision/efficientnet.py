@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..hub.configuration import expect
 from ..hub.registry import Layout, register
 from . import timm
 from .mobile_blocks import Row, Style
 from .mobile_network import MobileConfig, MobileNetwork, Table, scaled
-from .published import expect
 
 NAME = "EfficientNet"
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from ..core import nn
 from ..core.tensor import Tensor
+from ..hub.configuration import positive, real
 from ..hub.registry import Entry, Metric, Wheel, register
 from .inputs import check_images
 from .mobile_blocks import Conv2dSame, initialise, round_channels
-from .published import positive, real
 
 EPS = 1e-3  # TensorFlow's; torch's own is 1e-5
 MOMENTUM = 0.01  # 1 - TensorFlow's 0.99

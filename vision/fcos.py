@@ -25,11 +25,11 @@ from ..core.ops.elementwise import exp
 from ..core.ops.reduction import sum as total
 from ..core.ops.shape import concat, permute_dims, reshape, stack
 from ..core.tensor import Tensor
+from ..hub.configuration import positive, real
 from ..hub.registry import Bundled, Entry, Metric, register
 from . import resnet
 from .boxes import Array, Boxes, batched_nms, paired_giou
 from .inputs import check_images
-from .published import positive, real
 
 Size = tuple[int, int]
 NAME = "FCOS"

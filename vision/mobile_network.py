@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..core import nn
 from ..core.errors import ConfigError
 from ..core.tensor import Tensor
+from ..hub.configuration import flags, natural, positive, real
 from .inputs import check_images
 from .mobile_blocks import BLOCKS, Place, Row, Style, initialise
-from .published import flags, natural, positive, real
 
 Table = tuple[tuple[Row, ...], ...]
 

@@ -10,11 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..hub.configuration import (
+    TRANSFORMERS_COMMON,
+    expect,
+    flags,
+    number_of_labels,
+    real,
+    refuse_unknown,
+)
 from ..hub.registry import Entry, Hub, Layout, Wheel, register
 from . import timm
 from .mobile_blocks import ACTIVATIONS, Row, Style, round_channels
 from .mobile_network import MobileConfig, MobileNetwork, Table, scaled
-from .published import TRANSFORMERS_COMMON, expect, flags, number_of_labels, real, refuse_unknown
 from .vit_layouts import class_of
 
 NAME = "MobileNetV2"

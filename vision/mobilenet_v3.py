@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..hub.configuration import expect, flags
 from ..hub.registry import Layout, register
 from . import timm
 from .mobile_blocks import Row, Style, round_channels
 from .mobile_network import MobileConfig, MobileNetwork, Table, scaled
-from .published import expect, flags
 
 NAME = "MobileNetV3"
 STEM = 16

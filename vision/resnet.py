@@ -14,9 +14,7 @@ from typing import Any
 from ..core import nn
 from ..core.errors import ConfigError
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, Metric, register
-from .inputs import check_images
-from .published import (
+from ..hub.configuration import (
     TIMM_COMMON,
     TRANSFORMERS_COMMON,
     as_tuple,
@@ -26,6 +24,8 @@ from .published import (
     positive,
     refuse_unknown,
 )
+from ..hub.registry import Entry, Hub, Layout, Metric, register
+from .inputs import check_images
 
 
 @dataclass(frozen=True)

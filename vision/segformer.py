@@ -16,9 +16,7 @@ from ..core.errors import ConfigError
 from ..core.nn import functional as F
 from ..core.ops.shape import concat, permute_dims, reshape
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, register
-from .inputs import check_images
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     as_tuple,
     expect,
@@ -27,6 +25,8 @@ from .published import (
     real,
     refuse_unknown,
 )
+from ..hub.registry import Entry, Hub, Layout, register
+from .inputs import check_images
 from .transformer import ACTIVATIONS, initialise
 from .vit_layouts import class_of
 

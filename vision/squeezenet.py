@@ -13,9 +13,9 @@ from ..core import nn
 from ..core.errors import ConfigError
 from ..core.ops.shape import concat
 from ..core.tensor import Tensor
+from ..hub.configuration import expect, natural, positive, real
 from ..hub.registry import Entry, Metric, register
 from .inputs import check_images
-from .published import expect, natural, positive, real
 
 NAME = "SqueezeNet"
 # Kernel of the stem, and the fire modules before which the size is halved.

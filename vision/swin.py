@@ -18,9 +18,7 @@ from ..core.ops.padding import pad
 from ..core.ops.reduction import mean
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, Metric, register
-from .inputs import check_images
-from .published import (
+from ..hub.configuration import (
     TIMM_COMMON,
     TRANSFORMERS_COMMON,
     as_pair,
@@ -33,6 +31,8 @@ from .published import (
     real,
     refuse_unknown,
 )
+from ..hub.registry import Entry, Hub, Layout, Metric, register
+from .inputs import check_images
 from .swin_windows import Block, PatchMerging, WindowAttention
 from .transformer import ACTIVATIONS, Size, initialise
 from .vit import ImageFeatures

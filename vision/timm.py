@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..hub.configuration import TIMM_COMMON, expect, refuse_unknown
 from ..hub.registry import Entry, Hub, Metric
-from .published import TIMM_COMMON, expect, refuse_unknown
 from .transforms import edge_of
 
 TF_EPS = 1e-3  # of batch norm in TensorFlow's networks; torch's own is 1e-5

@@ -15,9 +15,9 @@ from ..core import nn
 from ..core.nn import functional as F
 from ..core.ops.shape import concat
 from ..core.tensor import Tensor
+from ..hub.configuration import positive, real
 from ..hub.registry import Bundled, Entry, Metric, register
 from .inputs import check_images
-from .published import positive, real
 
 NAME = "U-Net"
 _PAPER = "https://arxiv.org/abs/1505.04597"

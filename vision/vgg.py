@@ -14,11 +14,11 @@ from typing import Any
 from ..core import nn
 from ..core.errors import ConfigError
 from ..core.tensor import Tensor
+from ..hub.configuration import flags, natural, positive, real
 from ..hub.registry import Layout, register
 from ..hub.rename import Transform
 from . import timm
 from .inputs import check_images
-from .published import flags, natural, positive, real
 
 NAME = "VGG"
 PLACES = 7  # rows and columns of the feature map that the classifier sees

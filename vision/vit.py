@@ -20,9 +20,9 @@ from ..core.nn import functional as F
 from ..core.ops.reduction import mean
 from ..core.ops.shape import broadcast_to, concat, permute_dims, reshape
 from ..core.tensor import Tensor
+from ..hub.configuration import as_pair, expect, flags, natural, positive, real
 from ..hub.registry import Entry, Hub, Layout, Metric, register
 from .inputs import check_images
-from .published import as_pair, expect, flags, natural, positive, real
 from .transformer import (
     ACTIVATIONS,
     Attention,

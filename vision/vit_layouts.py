@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.errors import ConfigError
-from .published import (
+from ..hub.configuration import (
     TIMM_COMMON,
     TRANSFORMERS_COMMON,
     as_pair,

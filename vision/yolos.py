@@ -15,9 +15,7 @@ from ..core.errors import ConfigError
 from ..core.nn import functional as F
 from ..core.ops.shape import broadcast_to, concat, stack
 from ..core.tensor import Tensor
-from ..hub.registry import Entry, Hub, Layout, Metric, register
-from .inputs import check_images
-from .published import (
+from ..hub.configuration import (
     TRANSFORMERS_COMMON,
     as_pair,
     expect,
@@ -27,6 +25,8 @@ from .published import (
     real,
     refuse_unknown,
 )
+from ..hub.registry import Entry, Hub, Layout, Metric, register
+from .inputs import check_images
 from .set_detection import BoxHead, Detections, SetDetector
 from .transformer import (
     ACTIVATIONS,

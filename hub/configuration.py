@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 
-#: Keys that transformers writes for every model and that change no result of a vision model.
+#: Keys that transformers writes for every model and that change no result here.
 TRANSFORMERS_COMMON = frozenset(
     (
         "_commit_hash",
