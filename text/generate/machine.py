@@ -246,7 +246,7 @@ class String(Part):
         return frozenset(b'"')
 
 
-DIGITS = 15  # of a number, in front of the point and behind it: what a float64 holds
+DIGITS = 17  # of a number, in front of the point and behind it: what a float64 needs
 _DIGITS = frozenset(b"0123456789")
 # phase -> byte -> the next phase. Phases 2, 3, 5 and 8 may end; 3, 5 and 8 count digits.
 _ZERO, _NONZERO = b"0", b"123456789"

@@ -30,12 +30,10 @@ FEWEST, MOST, FIRST = 1, 8, 4  # proposals at a time
 def speculate(step: Step, draft: Step, answer: Answer) -> Iterator[None]:
     """Let one answer grow to its end; yields after each token.
 
-    Both steps hold room for `MOST` + 1 tokens more than the answer may have.
-
     Raises:
         ConfigError: the networks have different vocabularies.
     """
-    prompt = answer.history.ids
+    prompt = list(answer.history.ids)
     logits = step.start([prompt])[0]
     ahead = draft.start([prompt])[0]
     if len(logits) != len(ahead):

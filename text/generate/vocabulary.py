@@ -22,7 +22,7 @@ class Tokens(Protocol):
     def size(self) -> int:
         """How many tokens there are."""
 
-    def token(self, number: int, /) -> str:
+    def token(self, number: int, /) -> str | None:
         """A token as the vocabulary writes it."""
 
     def decode(self, ids: Sequence[int], /) -> str:
@@ -124,7 +124,7 @@ def _contents(tokenizer: Tokens) -> Iterator[bytes]:
         if text.startswith(lead) and _MISSING not in text:
             yield text[len(lead) :].encode(errors="ignore")
             continue
-        raw = tokenizer.token(i)
+        raw = tokenizer.token(i) or ""
         byte = _BYTE.fullmatch(raw)
         if byte is not None:
             yield bytes([int(byte[1], 16)])
