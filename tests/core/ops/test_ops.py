@@ -595,6 +595,7 @@ ELSEWHERE = {
     "bestiary.core.optim": "optim",
     "bestiary.core.nn.parametrize": "nn/test_parametrize.py",
     "bestiary.core.nn.norm": "nn/test_layers.py",
+    "bestiary.text.cache": "../text/test_decoders.py",
 }
 
 

@@ -1,0 +1,369 @@
+"""Llama and its relatives: Mistral, Qwen 2 and 3. One file, since they differ in a few switches.
+
+Touvron et al. 2023, "LLaMA"; Jiang et al. 2023, "Mistral 7B"; Yang et al. 2024, "Qwen2";
+Yang et al. 2025, "Qwen3". Pre-norm with RMS norms, rotary positions, gated MLPs, heads of queries
+that share those of keys and values; Mistral's window, Qwen 2's biases, Qwen 3's norms of queries
+and keys. Attributes are named as transformers names them. Deviations from the papers: none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core import nn
+from ..core.nn import functional as F
+from ..core.ops.shape import permute_dims, reshape
+from ..core.tensor import Tensor
+from ..hub.configuration import expect, flags, real
+from ..hub.registry import Layout, register
+from .cache import KVCache
+from .gpt2 import last_tokens
+from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
+from .rope import Rotary, frequencies, rotated
+from .transformer import (
+    ACTIVATIONS,
+    causal_mask,
+    check_choice,
+    check_classes,
+    check_ids,
+    check_sizes,
+    key_mask,
+    positions,
+)
+
+TASKS = ("text-generation", "text-classification", "feature-extraction")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Field names as in transformers' config.json; the defaults are Llama's.
+
+    Args:
+        vocab_size, max_position_embeddings: tokens there are, and of the longest text trained on.
+        hidden_size, intermediate_size: features, also inside the MLPs.
+        num_hidden_layers, num_attention_heads, num_key_value_heads: layers and heads.
+        head_dim: features of a head; hidden_size / num_attention_heads if None.
+        hidden_act: in the MLPs.
+        rms_norm_eps: of the norms.
+        rope_theta, rope_scaling: of the rotary positions; see rope.py. Scaling is a tuple of
+            (name, value) pairs.
+        attention_bias: of queries, keys and values; `output_bias` that of their result.
+        mlp_bias: of the MLPs.
+        qk_norm: norms of queries and keys (Qwen 3).
+        sliding_window: how many tokens a token sees, itself included; None for all.
+        windowed: which layers have the window; all of them if None.
+        attention_dropout: of attention weights.
+        tie_word_embeddings: the head is the table of token vectors.
+        pad_token_id: which token fills up texts, for the classifier.
+        task: "text-generation", "text-classification" or "feature-extraction".
+        num_classes: of the classifier.
+    """
+
+    vocab_size: int = 32_000
+    max_position_embeddings: int = 2048
+    hidden_size: int = 4096
+    intermediate_size: int = 11_008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 32
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    rope_scaling: tuple[tuple[str, Any], ...] | None = None
+    attention_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None
+    windowed: tuple[bool, ...] | None = None
+    attention_dropout: float = 0.0
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = None
+    task: str = "text-generation"
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rope_scaling is not None:  # lists of lists, after a journey through JSON
+            object.__setattr__(self, "rope_scaling", tuple(map(tuple, self.rope_scaling)))
+        names = (
+            "vocab_size",
+            "max_position_embeddings",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+        )
+        check_sizes("Llama", **{n: getattr(self, n) for n in names}, head_dim=self.width)
+        if self.sliding_window is not None:
+            check_sizes("Llama", sliding_window=self.sliding_window)
+        real(
+            "Llama",
+            0.0,
+            0.99,
+            attention_dropout=self.attention_dropout,
+            rms_norm_eps=self.rms_norm_eps,
+        )
+        real("Llama", 1.0, 1e12, rope_theta=self.rope_theta)
+        check_choice("Llama", "hidden_act", self.hidden_act, ACTIVATIONS)
+        check_choice("Llama", "task", self.task, TASKS)
+        check_classes("Llama", self.task, self.num_classes)
+        switches = ("attention_bias", "output_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
+        flags("Llama", **{n: getattr(self, n) for n in switches})
+        expect(
+            {"heads": self.num_attention_heads % self.num_key_value_heads, "half": self.width % 2},
+            "Llama (heads must share keys equally, and have an even width)",
+            heads=(0,),
+            half=(0,),
+        )
+        frequencies(self.width, self.rope_theta, self.scaling, self.max_position_embeddings)
+
+    @property
+    def width(self) -> int:
+        """Features of a head."""
+        if self.head_dim is not None:
+            return self.head_dim
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def scaling(self) -> dict[str, Any] | None:
+        """`rope_scaling` as published."""
+        return None if self.rope_scaling is None else dict(self.rope_scaling)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that it was trained on at once."""
+        return self.max_position_embeddings
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a token of a layer sees; None for all."""
+        if self.windowed is not None and not self.windowed[layer]:
+            return None
+        return self.sliding_window
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions. Shape: (B, T, D), kept."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        width, heads, shared = config.width, config.num_attention_heads, config.num_key_value_heads
+        self.layer, self.heads, self.shared, self.width = layer, heads, shared, width
+        self.window, self.dropout = config.window(layer), config.attention_dropout
+        bias = config.attention_bias
+        self.q_proj = nn.Linear(config.hidden_size, heads * width, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, shared * width, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, shared * width, bias=bias)
+        self.o_proj = nn.Linear(heads * width, config.hidden_size, bias=config.output_bias)
+        self.q_norm = nn.RMSNorm(width, eps=config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(width, eps=config.rms_norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], masks: Masks, cache: Any) -> Tensor:
+        b, t, _ = x.shape
+        q = reshape(self.q_proj(x), (b, t, self.heads, self.width))
+        k = reshape(self.k_proj(x), (b, t, self.shared, self.width))
+        v = reshape(self.v_proj(x), (b, t, self.shared, self.width))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (permute_dims(part, (0, 2, 1, 3)) for part in (q, k, v))
+        q, k = rotated(q, *turns), rotated(k, *turns)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        mask = masks.of(self.window)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None,
+            enable_gqa=self.heads != self.shared,
+        )
+        joined = reshape(permute_dims(y, (0, 2, 1, 3)), (b, t, self.heads * self.width))
+        out: Tensor = self.o_proj(joined)
+        return out
+
+
+class Masks:
+    """The masks of a call, each made once: of all keys, and of those in a window."""
+
+    def __init__(self, attention_mask: Tensor | None, tokens: int, past: int, device: Any) -> None:
+        self._given, self._tokens, self._past, self._device = attention_mask, tokens, past, device
+        self._made: dict[int | None, Tensor | None] = {}
+
+    def of(self, window: int | None) -> Tensor | None:
+        """(B or 1, 1, T, past + T), True where a token may look; None where all before it."""
+        if window is not None and window >= self._past + self._tokens:
+            window = None
+        if window not in self._made:
+            mask = causal_mask(self._given, self._tokens, self._past)
+            if window is not None:
+                mask = self._windowed(window, key_mask(self._given))
+            self._made[window] = mask if mask is None else mask.to(device=self._device)
+        return self._made[window]
+
+    def _windowed(self, window: int, keys: Tensor | None) -> Tensor:
+        own = np.arange(self._past, self._past + self._tokens)[:, None]
+        other = np.arange(self._past + self._tokens)
+        near = Tensor(((other <= own) & (other > own - window))[None, None])
+        return near if keys is None else near.to(device=keys.device) & keys
+
+
+class Mlp(nn.Module):
+    """A gated MLP. Source: Shazeer 2020, "GLU variants improve transformer"."""
+
+    def __init__(self, config: Config) -> None:
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.act_fn = ACTIVATIONS[config.hidden_act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    """Attention and an MLP, each after an RMS norm and added to what comes in."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        width, eps = config.hidden_size, config.rms_norm_eps
+        self.self_attn = Attention(config, layer)
+        self.mlp = Mlp(config)
+        self.input_layernorm = nn.RMSNorm(width, eps=eps)
+        self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], masks: Masks, cache: Any) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turns, masks, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """Vectors of tokens, the layers, a last norm."""
+
+    def __init__(self, config: Config) -> None:
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        longest = config.max_position_embeddings
+        self._rotary = Rotary(config.width, config.rope_theta, config.scaling, longest)
+
+    def forward(
+        self, input_ids: Tensor, places: Any, masks: Masks, cache: KVCache | None
+    ) -> Tensor:
+        x: Tensor = self.embed_tokens(input_ids)
+        turns = self._rotary.at(places, x)
+        for layer in self.layers:
+            x = layer(x, turns, masks, cache)
+        x = self.norm(x)
+        return x
+
+
+class Llama(nn.Module):
+    """The transformer, and the head of its task.
+
+    Attributes:
+        lm_head: scores of the next token, for generation.
+        score: scores of classes, at the last token, for classification.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.model = Transformer(config)
+        self.lm_head: nn.Linear | None = None
+        self.score: nn.Linear | None = None
+        if config.task == "text-generation":
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            if config.tie_word_embeddings:
+                self.lm_head.weight = self.model.embed_tokens.weight
+        elif config.task == "text-classification":
+            self.score = nn.Linear(config.hidden_size, config.num_classes, bias=False)
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Embedding):
+                nn.init.normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """Room for the keys and values of `capacity` tokens of each text."""
+        config = self.config
+        heads, place = config.num_key_value_heads, {"dtype": self.dtype, "device": self.device}
+        return KVCache(config.num_hidden_layers, batch, heads, capacity, config.width, **place)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Every token after the last norm. Arguments and errors: see `forward`.
+
+        Shape:
+            (B, T), whole numbers -> (B, T, D)
+        """
+        past, tokens = (0 if cache is None else cache.length), input_ids.shape[-1]
+        check_ids("Llama", input_ids, attention_mask, self.config.vocab_size, None, past)
+        if position_ids is None:
+            places = positions(attention_mask, tokens, past)
+        else:
+            places = position_ids.cpu().array
+        masks = Masks(attention_mask, tokens, past, input_ids.device)
+        x: Tensor = self.model(input_ids, places, masks, cache)
+        if cache is not None:
+            cache.advance(tokens)
+        return x
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+        last: int | None = None,
+    ) -> Tensor:
+        """Scores of the next token after each; of classes, for a classifier; else the vectors.
+
+        Args:
+            attention_mask: (B, tokens in the cache + T), 1 for tokens and 0 for padding.
+            position_ids: (T,) or (B, T); counted over what is no padding unless given.
+            cache: of `module.cache`: then `input_ids` are the new tokens alone.
+            last: scores of the last so many tokens only.
+
+        Shape:
+            (B, T), whole numbers -> (B, T, vocab_size), or (B, num_classes), or (B, T, hidden_size)
+        Raises:
+            ShapeError: other axes, a mask of another shape.
+            IndexRangeError: an id outside the vocabulary.
+        """
+        x = self.hidden(input_ids, attention_mask, position_ids, cache)
+        if self.score is not None:
+            ends = last_tokens(input_ids, attention_mask, self.config.pad_token_id)
+            rows = Tensor(np.arange(x.shape[0])).to(device=x.device)
+            scores: Tensor = self.score(x[rows, ends])
+            return scores
+        if last is not None:
+            x = x[:, -last:]
+        return x if self.lm_head is None else self.lm_head(x)
+
+
+@register(
+    "llama",
+    config=Config,
+    task="text-generation",
+    layouts={
+        "transformers": Layout(
+            rename=TRANSFORMERS, config=lambda said: Config(**from_transformers(said, Config))
+        )
+    },
+    model_types=("llama", "mistral", "qwen2", "qwen3"),
+    head=("lm_head", "score"),
+    entries=ENTRIES,
+)
+def llama(config: Config) -> Llama:
+    """A language model of Llama's, Mistral's or Qwen's kind, which predicts the next token."""
+    return Llama(config)
