@@ -67,6 +67,10 @@ class Answer:
         """The tokens of the answer."""
         return self.history.new
 
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.finish is not None
+
     @property
     def text(self) -> str | None:
         """What was said; None without a tokenizer."""

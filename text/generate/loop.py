@@ -110,12 +110,12 @@ def loop(step: Step, answers: Sequence[Answer], each: int = 1) -> Iterator[None]
     while True:
         tokens = np.zeros((len(live), 1), np.int64)
         for i, answer in enumerate(live):
-            if answer.finish is None:
+            if not answer.over():
                 token = answer.choose(logits[i])
                 answer.take(token, logits[i])
                 tokens[i, 0] = token
         yield
-        running = [i for i, answer in enumerate(live) if answer.finish is None]
+        running = [i for i, answer in enumerate(live) if not answer.over()]
         if not running:
             return
         if 2 * len(running) <= len(live):  # less work is worth a copy of the cache

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-Frame = tuple[object, ...]
+Frame = tuple[Any, ...]
 State = tuple[Frame, ...]
 # The frames that take a frame's place, and whether the byte was used up. None: it does not fit.
 Outcome = tuple[State, bool] | None
@@ -68,7 +69,7 @@ class Machine:
         """The state after a byte; None where it does not fit."""
         while state:
             frame = state[-1]
-            outcome = self.parts[frame[0]].step(frame, byte)  # type: ignore[index]
+            outcome = self.parts[frame[0]].step(frame, byte)
             if outcome is None:
                 return None
             state = state[:-1] + outcome[0]
@@ -87,15 +88,15 @@ class Machine:
 
     def accepts(self, state: State) -> bool:
         """Whether what came so far is whole."""
-        return all(self.parts[frame[0]].may_end(frame) for frame in state)  # type: ignore[index]
+        return all(self.parts[frame[0]].may_end(frame) for frame in state)
 
     def rest(self, state: State) -> bytes:
         """A short text that makes it whole."""
-        return b"".join(self.parts[f[0]].rest(f) for f in reversed(state))  # type: ignore[index]
+        return b"".join(self.parts[f[0]].rest(f) for f in reversed(state))
 
     def free(self, state: State) -> int | None:
         """The most characters of free text that may follow here; None outside of a string."""
-        return self.parts[state[-1][0]].free(state[-1]) if state else None  # type: ignore[index]
+        return self.parts[state[-1][0]].free(state[-1]) if state else None
 
 
 # -- the parts -------------------------------------------------------------------------------------
@@ -128,7 +129,6 @@ class Literals(Part):
 
     def step(self, frame: Frame, byte: int) -> Outcome:
         _, place, left = frame
-        assert isinstance(place, int) and isinstance(left, tuple)
         fit = tuple(
             i for i in left if place < len(self.options[i]) and self.options[i][place] == byte
         )
@@ -140,13 +140,11 @@ class Literals(Part):
 
     def may_end(self, frame: Frame) -> bool:
         _, place, left = frame
-        assert isinstance(left, tuple)
         return any(len(self.options[i]) == place for i in left)
 
     def rest(self, frame: Frame) -> bytes:
         _, place, left = frame
-        assert isinstance(place, int) and isinstance(left, tuple)
-        return min((self.options[i][place:] for i in left), key=len)
+        return bytes(min((self.options[i][place:] for i in left), key=len))
 
     def first(self) -> frozenset[int]:
         return frozenset(option[0] for option in self.options)
@@ -178,12 +176,10 @@ class String(Part):
         if phase == 0:
             return (((n, 1, 0),), True) if byte == 0x22 else None
         count = frame[2]
-        assert isinstance(count, int)
         if phase == 1:
             return self._inside(count, byte)
         if phase == 2:  # within a character: how many bytes are to come, and their range
             _, _, _, left, low, high = frame
-            assert isinstance(left, int) and isinstance(low, int) and isinstance(high, int)
             if not low <= byte <= high:
                 return None
             after: Frame = (n, 2, count, left - 1, 0x80, 0xBF) if left > 1 else self._more(count)
@@ -197,7 +193,6 @@ class String(Part):
             return None
         if place == 3:
             return (self._more(count),), True
-        assert isinstance(place, int)
         return ((n, 4, count, place + 1, int(place == 0 and byte in b"dD")),), True
 
     def _inside(self, count: int, byte: int) -> Outcome:
@@ -220,7 +215,6 @@ class String(Part):
     def rest(self, frame: Frame) -> bytes:
         phase = frame[1]
         count = frame[2] if phase else 0
-        assert isinstance(count, int)
         begun = b"" if phase in (0, 1) else self._complete(frame)
         missing = self.least - count - bool(begun)
         return (b"" if phase else b'"') + begun + b"_" * max(missing, 0) + b'"'
@@ -229,17 +223,14 @@ class String(Part):
         """The end of a character that has begun."""
         if frame[1] == 2:
             _, _, _, left, low, _ = frame
-            assert isinstance(left, int) and isinstance(low, int)
-            return bytes([low]) + b"\x80" * (left - 1)
+            return bytes([low, *[0x80] * (left - 1)])
         if frame[1] == 3:
             return b"n"
-        assert isinstance(frame[3], int)
-        return b"0" * (4 - frame[3])
+        return bytes(b"0" * (4 - frame[3]))
 
     def free(self, frame: Frame) -> int | None:
         if frame[1] != 1:
             return None
-        assert isinstance(frame[2], int)
         return NO_LIMIT if self.most is None else self.most - frame[2]
 
     def first(self) -> frozenset[int]:
@@ -275,7 +266,6 @@ class Number(Part):
 
     def step(self, frame: Frame, byte: int) -> Outcome:
         _, phase, digits = frame
-        assert isinstance(phase, int) and isinstance(digits, int)
         for accepted, after in _NUMBER[phase]:
             if byte in accepted and not (self.whole and after in (4, 6)):
                 if after in _MOST:
@@ -327,7 +317,6 @@ class List(Part):
         if frame[1] == 0:
             return (((self.number, 1, 0),), True) if byte == 0x5B else None
         count = frame[2]
-        assert isinstance(count, int)
         if byte == 0x5D:
             return _DONE if count >= self.least else None
         if self.most is not None and count >= self.most:
@@ -339,7 +328,6 @@ class List(Part):
 
     def rest(self, frame: Frame) -> bytes:
         count = frame[2] if frame[1] else 0
-        assert isinstance(count, int)
         item = self.items.rest(self.items.enter()) if count < self.least else b""
         missing = b",".join([item] * (self.least - count))
         comma = b"," if missing and frame[1] == 2 else b""
@@ -372,13 +360,11 @@ class Object(Part):
         if phase == 0:
             return (((n, 1, 0, False),), True) if byte == 0x7B else None
         if phase == 4:
-            assert isinstance(frame[2], int)
             value = self.values[frame[2]].enter()
             return (((n, 1, frame[2] + 1, True), value, SPACE), True) if byte == 0x3A else None
         if phase == 3:
             return self._key(frame, byte)
         _, _, i, flag = frame
-        assert isinstance(i, int)
         if phase == 1:
             if byte == 0x7D:
                 return None if any(self.required[i:]) else _DONE
@@ -399,7 +385,6 @@ class Object(Part):
 
     def _key(self, frame: Frame, byte: int) -> Outcome:
         _, _, place, left = frame
-        assert isinstance(place, int) and isinstance(left, tuple)
         fit = tuple(j for j in left if self.keys[j][place] == byte)
         if not fit:
             return None
@@ -413,16 +398,12 @@ class Object(Part):
             return b"{" + self._members(0, False) + b"}"
         if phase == 1:
             _, _, i, came = frame
-            assert isinstance(i, int)
             return self._members(i, bool(came)) + b"}"
         if phase == 2:
-            assert isinstance(frame[2], int)
             return self._least(b'"', 0, self._next(frame[2]))
         if phase == 3:
             _, _, place, left = frame
-            assert isinstance(place, int) and isinstance(left, tuple)
             return self._least(b"", place, left)
-        assert isinstance(frame[2], int)
         return self._value(frame[2])
 
     def _least(self, mark: bytes, place: int, left: tuple[int, ...]) -> bytes:

@@ -39,7 +39,7 @@ def highest(values: Array, k: int) -> Array:
         bound = np.partition(maxima, -k)[-k]
         places = np.flatnonzero(values >= bound)
         part = values[places]
-        return places[part >= np.partition(part, -k)[-k]]
+        return np.asarray(places[part >= np.partition(part, -k)[-k]])
     return np.flatnonzero(values >= np.partition(values, -k)[-k])
 
 

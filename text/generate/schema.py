@@ -37,9 +37,9 @@ def of_choices(choices: Sequence[str]) -> Machine:
     Raises:
         ConfigError: no choices, or one that is no text.
     """
-    if isinstance(choices, str) or not choices:
+    if not choices or isinstance(choices, str):
         raise ConfigError(f"choices={choices!r}: a list of answers to choose from is wanted")
-    if not all(isinstance(choice, str) and choice for choice in choices):
+    if not all(type(choice) is str and choice for choice in choices):
         raise ConfigError(f"choices={list(choices)!r}: each must be a text that is not empty")
     options = [_encoded(choice) for choice in choices]
     spaced = [b" " + option for option in options if not option.startswith(b" ")]
@@ -77,6 +77,7 @@ def _part(schema: Any, where: str, parts: list[Part], depth: int) -> Part:
         raise ConfigError(f"{where}: {schema!r} is no schema: a dict is wanted", where=where)
     if depth > _DEPTH:
         raise ConfigError(f"{where}: more than {_DEPTH} levels", where=where)
+    part: Part
     if "enum" in schema or "const" in schema:
         part = _fixed(schema, where)
     elif "anyOf" in schema:
@@ -164,7 +165,7 @@ def _is(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return bool(kind == "boolean")
     types = {"string": str, "integer": int, "number": int | float, "null": type(None)}
-    return kind in types and isinstance(value, types[kind])  # type: ignore[arg-type]
+    return kind in types and isinstance(value, types[kind])
 
 
 def _either(found: list[Part], where: str) -> Part:

@@ -48,7 +48,7 @@ def speculate(step: Step, draft: Step, answer: Answer) -> Iterator[None]:
     yield
     read = len(prompt)  # how many tokens the draft has read
     count = FIRST
-    while answer.finish is None:
+    while not answer.over():
         count = min(count, answer.room - answer.history.length)
         known = len(answer.history.ids)
         proposals, chances = _propose(draft, answer, read, count)
@@ -61,7 +61,7 @@ def speculate(step: Step, draft: Step, answer: Answer) -> Iterator[None]:
             token = _choose(answer, logits, proposal, chances[i] if chances else None)
             answer.take(token, logits)
             yield
-            if answer.finish is not None:
+            if answer.over():
                 return
             if token != proposal:
                 break
