@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import ConfigError
 from ...core.random import numpy_rng
 from .settings import Settings
 
 Array = np.ndarray[Any, Any]
 
 _CHUNK = 64  # tokens whose maximum stands for them in the search for the best
+_BLOCK = 256  # values that are summed first
+_LARGE = 1024  # more values than this are summed in parts
+_SOME = 4096  # of the best values are looked at before all are sorted
 
 
 def best(logits: Array) -> int:
@@ -72,18 +76,33 @@ def distribution(logits: Array, settings: Settings) -> tuple[Array, Array]:
 
 
 def _nucleus(x: Array, share: float) -> Array:
-    """The places of the fewest values whose probability together reaches a share."""
+    """The places of the fewest values whose probability together reaches a share, with ties."""
     weights = np.exp(x)
     wanted = share * float(weights.sum(dtype=np.float64))
-    k = 64
-    while True:
-        places = highest(x, k)
-        order = places[np.argsort(-x[places], kind="stable")]
-        sums = np.cumsum(weights[order], dtype=np.float64)
-        if sums[-1] >= wanted or len(order) == len(x):
-            count = int(np.searchsorted(sums, wanted)) + 1
-            return np.sort(order[:count])
-        k *= 8
+    part = weights
+    if len(weights) > 4 * _SOME:  # the best are enough, most often, and are found without sorting
+        best_ones = np.partition(weights, -_SOME)[-_SOME:]
+        if best_ones.sum(dtype=np.float64) >= wanted:
+            part = best_ones
+    falling = np.sort(part)[::-1]
+    return np.flatnonzero(weights >= falling[_reach(falling, wanted)])
+
+
+def _reach(values: Array, wanted: float) -> int:
+    """The first place at which the sum of the values up to it reaches what is wanted.
+
+    Sums of chunks come first: a running sum over a whole vocabulary is slow.
+    """
+    start = 0
+    if len(values) > _LARGE:
+        starts = np.arange(0, len(values), _BLOCK)
+        sums = np.add.reduceat(values.astype(np.float64), starts).cumsum()
+        chunk = min(int(np.searchsorted(sums, wanted, side="right")), len(starts) - 1)
+        start = int(starts[chunk])
+        wanted -= float(sums[chunk - 1]) if chunk else 0.0
+        values = values[start : start + _BLOCK]
+    within = values.cumsum(dtype=np.float64)
+    return start + min(int(np.searchsorted(within, wanted, side="right")), len(values) - 1)
 
 
 def draw(logits: Array, settings: Settings, uniform: float) -> int:
@@ -93,28 +112,38 @@ def draw(logits: Array, settings: Settings, uniform: float) -> int:
 
 def drawn(tokens: Array, probabilities: Array, uniform: float) -> int:
     """The token at a share of the summed probabilities."""
-    sums = probabilities.cumsum()
-    place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
-    return int(tokens[min(place, len(tokens) - 1)])
+    place = _reach(probabilities, uniform * float(probabilities.sum()))
+    while not probabilities[place]:  # rounding at the end of a chunk
+        place -= 1
+    return int(tokens[place])
+
+
+def seeds_of(settings: Settings, prompts: int) -> Sequence[int] | None:
+    """The seed of each prompt; without one given it comes from the generator that
+    `bt.manual_seed` sets. None where nothing is drawn.
+
+    Raises:
+        ConfigError: seeds are given, and not one for each prompt.
+    """
+    if not settings.sampling:
+        return None
+    if settings.seed is None:
+        return [int(n) for n in numpy_rng().integers(1 << 62, size=prompts)]
+    if isinstance(settings.seed, int):
+        return [settings.seed] * prompts
+    if len(settings.seed) != prompts:
+        raise ConfigError(
+            f"{len(settings.seed)} seeds for {prompts} prompts", got=len(settings.seed)
+        )
+    return settings.seed
 
 
 def streams(settings: Settings, prompts: int) -> list[np.random.Generator]:
     """A source of uniform numbers for each answer of each prompt.
 
-    The j-th answer of a prompt has the stream (seed, j): the same alone and in a batch. Without a
-    seed they come from the generator that `bt.manual_seed` sets.
+    The j-th answer of a prompt has the stream (seed, j): the same alone and in a batch.
     """
-    from ...core.errors import ConfigError
-
-    seeds: Sequence[int]
-    if settings.seed is None:
-        seeds = [int(n) for n in numpy_rng().integers(1 << 62, size=prompts)]
-    elif isinstance(settings.seed, int):
-        seeds = [settings.seed] * prompts
-    else:
-        seeds = settings.seed
-        if len(seeds) != prompts:
-            raise ConfigError(f"{len(seeds)} seeds for {prompts} prompts", got=len(seeds))
+    seeds = seeds_of(settings, prompts) or ()
     each = settings.num_return_sequences
     return [
         np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, j])))
