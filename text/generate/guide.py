@@ -37,6 +37,11 @@ class Guide:
     def __init__(self, machine: Machine, vocabulary: Vocabulary, ends: Sequence[int] = ()) -> None:
         self.machine, self.vocabulary = machine, vocabulary
         self.ends = list(ends)
+        # A token that ends the answer is no text, even where a vocabulary shows it as one.
+        self._entries = [entry for entry in vocabulary.entries if entry[1] not in self.ends]
+        self._others = [entry for entry in vocabulary.others if entry[1] not in self.ends]
+        self._characters = vocabulary.characters.copy()
+        self._characters[[end for end in self.ends if end < len(self._characters)]] = 0
         self._allowed: OrderedDict[State, tuple[Array, int | None]] = OrderedDict()
         missing = self._missing(machine.rest(machine.start))
         if missing:
@@ -113,7 +118,7 @@ class Guide:
         x = np.full_like(logits, -np.inf)
         x[places] = logits[places]
         if free is not None:
-            characters = self.vocabulary.characters
+            characters = self._characters
             fit = (characters > 0) & (characters <= free)
             np.copyto(x[: len(fit)], logits[: len(fit)], where=fit)
         if self.ends and self.machine.accepts(state):
@@ -124,7 +129,7 @@ class Guide:
         found = self._allowed.get(state)
         if found is None:
             free = self.machine.free(state)
-            entries = self.vocabulary.entries if free is None else self.vocabulary.others
+            entries = self._entries if free is None else self._others
             places = np.array(fitting(entries, state, self.machine.step), np.int64)
             found = self._allowed[state] = places, free
             if len(self._allowed) > _REMEMBERED:

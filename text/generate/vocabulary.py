@@ -110,15 +110,19 @@ def _plain(text: bytes) -> int:
 def _contents(tokenizer: Tokens) -> Iterator[bytes]:
     """Each token's bytes: as decoding writes it behind another token, which keeps its space."""
     alphabet = _byte_alphabet()
+    special = getattr(tokenizer, "special", ())
     anchor = next(
         (i for i in range(tokenizer.size) if tokenizer.decode([i]).strip().isalnum()), None
     )
     before = [] if anchor is None else [anchor]
     lead = tokenizer.decode(before)
     for i in range(tokenizer.size):
+        if i in special:
+            yield b""
+            continue
         text = tokenizer.decode([*before, i])
         alone = tokenizer.decode([i])
-        if not alone and text == lead:  # special
+        if not alone and text == lead:  # not shown, or no token at all
             yield b""
             continue
         if text.startswith(lead) and _MISSING not in text:
