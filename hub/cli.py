@@ -20,6 +20,8 @@ _COMMANDS = {
     "info": ("catalog", "What is known of a model: licence, size, results, sources."),
     "pull": ("pull", "Fetch models ahead of their use."),
     "predict": ("predict", "Run a model on pictures or folders of them."),
+    "generate": ("generate", "Continue a text with a language model."),
+    "chat": ("chat", "Talk to a language model in the terminal."),
     "finetune": ("finetune", "Teach a model your own classes."),
     "evaluate": ("evaluate", "Measure a model on labelled data."),
     "pack": ("pack", "Put models into one file, for machines without a network."),

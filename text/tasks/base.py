@@ -1,0 +1,117 @@
+"""What every task over texts shares: the network, its tokenizer, the device, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from ...core.errors import HubError, MissingExtra
+from ...core.nn import Module
+from ...hub.card import Card
+from ...hub.filling import Report
+from ...hub.loading import Loaded
+from ..tokens.tokenizer import VOCABULARIES, Tokenizer
+
+
+class TextTask:
+    """A network for texts, the tokenizer it was trained with, and what is known of it.
+
+    Attributes:
+        module: the network; call it for the outputs of ids that you prepared yourself.
+        tokenizer: texts to ids and back; None where the model came without one.
+        card: licence, origin, results.
+        report: what loading did with each tensor.
+        compile: whether what is run again and again is compiled.
+    """
+
+    task = ""
+
+    def __init__(
+        self,
+        module: Module,
+        *,
+        architecture: str,
+        config: Any,
+        tokenizer: Tokenizer | None,
+        card: Card,
+        report: Report | None = None,
+    ) -> None:
+        self.module = module
+        self.architecture = architecture
+        self.config = config
+        self.tokenizer = tokenizer
+        self.card = card
+        self.report = report or Report()
+        self.compile = True
+        self._why = ""  # there is no tokenizer
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> Self:
+        """The task of what was loaded, with the tokenizer of its folder if it has one."""
+        tokenizer, why = None, ""
+        if loaded.folder is not None:
+            try:
+                tokenizer = Tokenizer.from_folder(loaded.folder)
+            except (HubError, MissingExtra) as error:
+                why = str(error)
+        model = cls(
+            loaded.module,
+            architecture=loaded.architecture.name,
+            config=loaded.config,
+            tokenizer=tokenizer,
+            card=loaded.card,
+            report=loaded.report,
+        )
+        model._why = why
+        return model
+
+    @property
+    def device(self) -> Any:
+        """Where the network is."""
+        return self.module.device
+
+    def to(self, device: Any) -> Self:
+        """Move the network to a device: `model.to("cuda")`."""
+        self.module.to(device=device)
+        return self
+
+    def save(self, folder: str | Path, *, dtype: Any = None) -> Path:
+        """Write a folder that `bt.load(folder)` opens again.
+
+        Args:
+            dtype: of the stored weights, such as "float16"; as they are unless given.
+        """
+        from ...hub.saving import save_model
+
+        target = save_model(
+            folder,
+            self.module,
+            architecture=self.architecture,
+            config=self.config,
+            card=replace(self.card, task=self.task),
+            labels=self._saved_labels(),
+            dtype=dtype,
+        )
+        if self.tokenizer is not None:
+            self.tokenizer.save(target)
+        return target
+
+    def _saved_labels(self) -> Sequence[str] | None:
+        return None
+
+    def _need_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            HubError: there is none; names the files that are wanted.
+        """
+        if self.tokenizer is None:
+            raise HubError(
+                self._why
+                or f"{self.card.name} has no tokenizer, so that it cannot read texts.\n"
+                f"Wanted: tokenizer.json, or one of {', '.join(VOCABULARIES)}.",
+                model=self.card.name,
+            )
+        return self.tokenizer
