@@ -166,7 +166,7 @@ def test_commands_exist(page: Path) -> None:
                 command = command.get_command(context, words[1])
                 assert command is not None, f"{page.name}:{block.line}: {raw}"
             options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
-            used = {w.split("=")[0] for w in words[2:] if w.startswith("-")}
+            used = {w.split("=")[0] for w in words[2:] if w.startswith("-") and w != "-"}
             assert used <= options, f"{page.name}:{block.line}: {raw}"
 
 

@@ -12,7 +12,7 @@ import click
 
 from ...core.errors import BestiaryError
 from ...core.paths import atomic
-from .generate import generator
+from .generate import generator, show
 
 HELP = """/reset      forget the conversation
 /save FILE  write it as JSON
@@ -105,8 +105,7 @@ class Conversation:
         try:
             for piece in self.model.chat(asked, stream=True, **self.options):
                 pieces.append(piece)
-                click.echo(piece, nl=False)
-                sys.stdout.flush()
+                show(piece)
         except KeyboardInterrupt:
             if not person:
                 raise

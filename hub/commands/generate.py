@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,7 @@ def generate_command(
         click.echo(model.generate(text, **options))
     else:
         for piece in model.stream(text, **options):
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+            show(piece)
         click.echo()
 
 
@@ -90,6 +90,14 @@ def generator(name: str, device: str) -> Any:
             task=model.task,
         )
     return model
+
+
+def show(piece: str) -> None:
+    """Write a piece of an answer at once; to a terminal without characters that steer it."""
+    if sys.stdout.isatty():
+        piece = "".join(c for c in piece if c in "\n\t" or unicodedata.category(c) != "Cc")
+    sys.stdout.write(piece)
+    sys.stdout.flush()
 
 
 def _read(path: Path) -> Any:

@@ -168,3 +168,18 @@ def test_ctrl_c_ends_a_pipe(monkeypatch, capsys):
     monkeypatch.setattr(chat_module, "generator", lambda name, device: Talker())
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert _run(["chat", "some"]) == 130
+
+
+def test_a_terminal_gets_no_characters_that_steer_it(monkeypatch, capsys):
+    from bestiary.hub.commands.generate import show
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    show("a\x1b[2Jb\n")
+    assert capsys.readouterr().out == "a\x1b[2Jb\n"  # a pipe gets what was said
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show("a\x1b[2J\x9bb\té\n")
+    assert terminal.getvalue() == "a[2Jb\té\n"
