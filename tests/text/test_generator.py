@@ -333,3 +333,8 @@ def test_saved_and_loaded(llama, tmp_path):
     assert again.settings == llama.settings
     assert again("One", seed=3, max_new_tokens=9) == llama("One", seed=3, max_new_tokens=9)
     assert again.chat("One", seed=3, max_new_tokens=9)
+
+
+def test_special_tokens_that_only_tokenizer_json_names_are_no_text(llama):
+    numbers = [llama.tokenizer.number(t) for t in ("<|start|>", "E", "<|end|>", "<|pad|>")]
+    assert llama.tokenizer.decode(numbers) == "E"

@@ -109,6 +109,9 @@ def read_library(path: Path, content: bytes, settings: Settings) -> tuple[Librar
     else:
         template = _template(path, whole)
     _add_tokens(path, whole, settings)
+    # What this file calls special is so, even where the small files do not name it.
+    added = whole.get_added_tokens_decoder().values()
+    settings.extra += [token.content for token in added if token.special]
     if template is None:
         bos, eos = (settings.roles.get(role, "") for role in ("bos", "eos"))
         template = settings.ends(whole.token_to_id(bos), whole.token_to_id(eos))
