@@ -330,7 +330,6 @@ def _entry(name: str, repo: str, parameters: int, **more: Any) -> Entry:
     return Entry(
         name=name,
         sources=(Hub(repo),),
-        config=None,
         layout="transformers",
         commercial=True,
         parameters=parameters,
@@ -350,7 +349,13 @@ _PAPER = "Radford et al. 2019, Language Models are Unsupervised Multitask Learne
     head=("lm_head", "score"),
     entries=[
         _entry("gpt2", "openai-community/gpt2", 124_439_808, license="MIT", paper=_PAPER),
-        _entry("distilgpt2", "distilbert/distilgpt2", 81_912_576, license="Apache-2.0"),
+        _entry(
+            "distilgpt2",
+            "distilbert/distilgpt2",
+            81_912_576,
+            license="Apache-2.0",
+            config={"n_layer": 6},
+        ),
     ],
 )
 def gpt2(config: Config) -> GPT2:

@@ -1,0 +1,144 @@
+"""Encoders and their heads against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bestiary as bt
+from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
+from bestiary.core.weights import load_file, save_file
+from bestiary.hub.filling import Options
+from bestiary.hub.loading import from_folder
+from bestiary.hub.sources import Request
+
+DATA = Path(__file__).parent.parent / "references" / "data"
+FAMILIES = ("bert-", "roberta-", "xlm-roberta-", "distilbert-", "albert-")
+FOLDERS = sorted(p.parent.name for p in DATA.glob("*-transformers*/config.json"))
+FOLDERS = [name for name in FOLDERS if name.startswith(FAMILIES)]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def opened(folder: Path, **changes: Any) -> Any:
+    settings: dict[str, Any] = {"num_classes": None, "task": None, **changes}
+    options = Options(
+        True, bt.float32, settings["num_classes"], None, None, settings["task"], Request()
+    )
+    return from_folder(folder, options)
+
+
+def inputs_of(stored: dict[str, np.ndarray]) -> dict[str, bt.Tensor]:
+    return {name: bt.asarray(stored[name]) for name in INPUTS if name in stored}
+
+
+def outputs_of(found: Any) -> dict[str, bt.Tensor]:
+    if isinstance(found, bt.Tensor):
+        return {"logits": found}
+    return {k: v for k, v in found._asdict().items() if v is not None}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_equals_transformers(name: str) -> None:
+    module = opened(DATA / name).module.eval()
+    stored = load_file(DATA / name / "reference.safetensors")
+    real = stored["attention_mask"].astype(bool)
+    with bt.inference_mode():
+        found = outputs_of(module(**inputs_of(stored)))
+    wanted = {k.removeprefix("output."): v for k, v in stored.items() if k.startswith("output.")}
+    assert set(found) == set(wanted)
+    for key, want in wanted.items():
+        difference = np.abs(found[key].numpy() - want)
+        if difference.shape[:2] == real.shape:
+            difference = difference[real]
+        assert difference.max() <= 1e-4 * max(1.0, float(np.abs(want).max()))
+
+
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
+def test_padding_changes_nothing(family: str) -> None:
+    module = opened(DATA / f"{family}-transformers-mask").module.eval()
+    ids = np.random.default_rng(0).integers(5, 101, (1, 7))
+    padded = np.concatenate([ids, np.full((1, 4), 1)], axis=1)
+    mask = np.array([[1] * 7 + [0] * 4])
+    with bt.inference_mode():
+        alone = module(bt.asarray(ids)).numpy()
+        among = module(bt.asarray(padded), bt.asarray(mask)).numpy()[:, :7]
+    assert np.abs(alone - among).max() < 1e-5
+
+
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
+def test_other_tasks_and_classes(family: str) -> None:
+    """A masked language model becomes a classifier, an embedder, a reader of answers."""
+    folder = DATA / f"{family}-transformers-mask"
+    ids = bt.asarray([[5, 6, 7]])
+    classifier = opened(folder, num_classes=4)
+    assert classifier.config.task == "text-classification"
+    assert classifier.module(ids).shape == (1, 4)
+    assert any("classifier" in name for name in classifier.report.replaced)
+    assert classifier.report.dropped
+    same = opened(folder, num_classes=4)
+    trunk = {n: t for n, t in same.module.state_dict().items() if n not in same.report.replaced}
+    first = classifier.module.state_dict()
+    assert all(np.array_equal(t.numpy(), first[n].numpy()) for n, t in trunk.items())
+    features = opened(folder, task="feature-extraction").module(ids)
+    assert features.last_hidden_state.shape == (1, 3, 24)
+    tags = opened(folder, task="token-classification", num_classes=3).module(ids)
+    assert tags.shape == (1, 3, 3)
+    spans = opened(folder, task="question-answering").module(ids)
+    assert spans.start_logits.shape == (1, 3)
+    with pytest.raises(ConfigError, match="text-generation"):
+        opened(folder, task="text-generation")
+
+
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
+def test_training_lowers_the_loss(family: str) -> None:
+    module = opened(DATA / f"{family}-transformers-mask", num_classes=2).module.train()
+    ids = bt.asarray(np.random.default_rng(1).integers(5, 101, (8, 9)))
+    targets = bt.asarray(np.arange(8) % 2)
+    optimizer = bt.optim.AdamW(module.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss = bt.nn.functional.cross_entropy(module(ids), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_names_of_2018(tmp_path: Path) -> None:
+    """Norms with gamma and beta, and the head of the pretraining."""
+    source = DATA / "bert-transformers-mask"
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): array
+        for name, array in load_file(source / "model.safetensors").items()
+    }
+    assert any("gamma" in name for name in old)
+    old["cls.seq_relationship.weight"] = np.ones((2, 24), np.float32)
+    old["cls.seq_relationship.bias"] = np.ones(2, np.float32)
+    (tmp_path / "config.json").write_text((source / "config.json").read_text())
+    save_file(old, tmp_path / "model.safetensors")
+    stored = load_file(source / "reference.safetensors")
+    with bt.inference_mode():
+        found = opened(tmp_path).module.eval()(**inputs_of(stored)).numpy()
+    real = stored["attention_mask"].astype(bool)
+    assert np.abs(found - stored["output.logits"])[real].max() < 1e-4
+
+
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
+def test_mistakes(family: str) -> None:
+    module = opened(DATA / f"{family}-transformers-mask").module.eval()
+    with pytest.raises(IndexRangeError, match="token id 101 is outside its vocabulary of 101"):
+        module(bt.asarray([[5, 101]]))
+    longest = module.config.context
+    with pytest.raises(ShapeError, match=f"{longest + 1} > {longest}"):
+        module(bt.asarray(np.full((1, longest + 1), 5)))
+    with pytest.raises(ShapeError, match="mask"):
+        module(bt.asarray([[5, 6]]), bt.asarray([[1]]))
+    with pytest.raises(ShapeError, match=r"ids\[None\]"):
+        module(bt.asarray([5, 6]))
