@@ -27,7 +27,7 @@ from ..tensor import Tensor
 from .passes import PASSES
 from .program import Program
 from .record import Graph, record
-from .trees import flattened, rebuilt, signature
+from .trees import flattened, foreign, rebuilt, signature
 
 _PROGRAMS = 8  # kept for a function: one for each combination of shapes
 _TOLERANCE = 1e-3
@@ -193,7 +193,8 @@ class Compiled:
         graph, _ = record(run, *tensors)
         result = whole[0]
         _, tree = flattened(result)
-        reason = _obstacle(graph)
+        other = foreign(tree)
+        reason = _obstacle(graph) if other is None else f"its result holds a {other}"
         if reason is None:
             recorded = len(graph.calls)
             passes = tuple((what, apply(graph)) for what, apply in PASSES)
@@ -236,7 +237,7 @@ class Compiled:
             wanted, tree = flattened(self.function(*other_args, **other_kwargs))
         except BestiaryError:  # values that the function refuses: it is trusted on its own
             return True
-        if tree != plan.tree:
+        if foreign(tree) is not None or tree != plan.tree:
             return False
         found = plan.program([x.array for x in turned])
         return all(_alike(a.array, b) for a, b in zip(wanted, found, strict=True))

@@ -28,6 +28,19 @@ def _tree(value: Any, leaves: list[Tensor]) -> Any:
     return ("value", type(value), value)  # 1, 1.0 and True are equal and not the same
 
 
+def foreign(tree: Any) -> str | None:
+    """The type of something in a result that is neither a tensor nor a plain value; None if none.
+
+    What it holds may depend on the inputs, so that it cannot be given again.
+    """
+    if tree[0] == "tensor":
+        return None
+    if tree[0] == "value":
+        plain = tree[1] in (bool, int, float, str, type(None))
+        return None if plain else str(tree[1].__name__)
+    return next((found for part in tree[2] if (found := foreign(part)) is not None), None)
+
+
 def rebuilt(tree: Any, leaves: Sequence[Tensor]) -> Any:
     """The reverse of `flattened`."""
     return _built(tree, iter(leaves))

@@ -230,6 +230,17 @@ def test_nests_constants_and_named_tuples() -> None:
     assert len(fast.explain()) == 4
 
 
+def test_results_with_arrays_are_not_compiled() -> None:
+    def f(x: bt.Tensor) -> tuple[bt.Tensor, np.ndarray]:
+        return x * 2, (x * 3).array
+
+    fast = bt.compile(f)
+    with bt.no_grad():
+        with pytest.warns(CompileWarning, match="holds a ndarray"):
+            fast(random(3))
+        assert np.allclose(fast(random(3, seed=1))[1], 3 * random(3, seed=1).array)
+
+
 def test_one_tensor_in_two_places_is_a_case_of_its_own() -> None:
     def f(a: bt.Tensor, b: bt.Tensor) -> bt.Tensor:
         return a - b
