@@ -169,7 +169,9 @@ class ImageTask:
         # Methods are made anew at each access.
         key = getattr(function, "__func__", function), id(self.module)
         if key not in self._programs:
-            self._programs[key] = Compiled(function, module=self.module, after=_EAGER_CALLS)
+            self._programs[key] = Compiled(
+                function, module=self.module, after=_EAGER_CALLS, quiet=True
+            )
         return self._programs[key]
 
 

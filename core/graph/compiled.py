@@ -77,7 +77,12 @@ class Compiled:
     """A function that runs compiled where it can: made by `bt.compile`."""
 
     def __init__(
-        self, function: Callable[..., Any], *, module: Module | None = None, after: int = 0
+        self,
+        function: Callable[..., Any],
+        *,
+        module: Module | None = None,
+        after: int = 0,
+        quiet: bool = False,
     ) -> None:
         self.function = function
         self._number = next(_numbers)
@@ -85,7 +90,7 @@ class Compiled:
         self._module = (
             module if module is not None else owner if isinstance(owner, Module) else None
         )
-        self._after = after
+        self._after, self._quiet = after, quiet
         self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
         self._seen: dict[Any, int] = {}
         self._explained: dict[Any, Explanation] = {}
@@ -218,11 +223,12 @@ class Compiled:
             if self._agrees(plan, tensors, args, kwargs):
                 return result, plan
             reason = "what it does depends on the values of its inputs"
-        warn_once(
-            f"compile {self._number}",
-            f"{self!r}: {reason}; it runs as it is, which is correct, and slower",
-            CompileWarning,
-        )
+        if not self._quiet:
+            warn_once(
+                f"compile {self._number}",
+                f"{self!r}: {reason}; it runs as it is, which is correct, and slower",
+                CompileWarning,
+            )
         self._explained.pop(key, None)
         return result, None
 
