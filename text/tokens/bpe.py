@@ -52,9 +52,9 @@ def _spelled(word: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _kind(character: str) -> str:
-    """L for letters, N for numbers, a blank for the blank, S for other spaces, P for the rest."""
+    """L letters, N numbers, a blank for the blank, R ends of lines, S other spaces, P the rest."""
     if character in _SPACES:
-        return " " if character == " " else "S"
+        return {" ": " ", "\n": "R", "\r": "R"}.get(character, "S")
     category = unicodedata.category(character)[0]
     return category if category in "LN" else "P"
 
@@ -74,7 +74,12 @@ def _words(text: str, shortened: re.Pattern[str], runs: re.Pattern[str]) -> list
 
 
 _SHORTENED = re.compile("'(?:s|t|re|ve|m|ll|d)")
-_GPT2_RUNS = re.compile(r" ?L+| ?N+| ?P+|[ S]+(?![LNP])|[ S]+")
+_SHORTENED_ANY_CASE = re.compile(_SHORTENED.pattern, re.I)
+_SPACE_RUNS = "[ SR]+(?![LNP])|[ SR]+"
+_GPT2_RUNS = re.compile(f" ?L+| ?N+| ?P+|{_SPACE_RUNS}")
+_LATER_RUNS = f"[ SP]?L+|N%s| ?P+R*|[ SR]*R+|{_SPACE_RUNS}"
+_LLAMA3_RUNS = re.compile(_LATER_RUNS % "{1,3}")
+_QWEN2_RUNS = re.compile(_LATER_RUNS % "")
 _CLIP_RUNS = re.compile("L+|N|P+")
 
 
@@ -83,9 +88,38 @@ def gpt2_words(text: str) -> list[str]:
     return _words(text, _SHORTENED, _GPT2_RUNS)
 
 
+def smollm_words(text: str) -> list[str]:
+    """Every digit first, and what is between them as GPT-2 cuts it."""
+    words, place = [], 0
+    for i, character in enumerate(text):
+        if _kind(character) == "N":
+            words += [*gpt2_words(text[place:i]), character]
+            place = i + 1
+    return words + gpt2_words(text[place:])
+
+
+def llama3_words(text: str) -> list[str]:
+    """Words with one mark or space before them, up to three digits, ends of lines together."""
+    return _words(text, _SHORTENED_ANY_CASE, _LLAMA3_RUNS)
+
+
+def qwen2_words(text: str) -> list[str]:
+    """As Llama 3, but every digit by itself."""
+    return _words(text, _SHORTENED_ANY_CASE, _QWEN2_RUNS)
+
+
 def clip_words(text: str) -> list[str]:
     """Words, single digits, runs of other characters; spaces are left out."""
     return _words(text, _SHORTENED, _CLIP_RUNS)
+
+
+# By the names that GGUF files have for them; all but CLIP's lose nothing.
+CUTTERS: dict[str, Callable[[str], list[str]]] = {
+    "gpt-2": gpt2_words,
+    "smollm": smollm_words,
+    "llama-bpe": llama3_words,
+    "qwen2": qwen2_words,
+}
 
 
 # -- the encoding ----------------------------------------------------------------------------
@@ -129,7 +163,7 @@ class ByteLevelBPE:
         self.unknown = unknown
         self.prepare = prepare or str
         self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
-        self._word = lru_cache(maxsize=_CACHED_WORDS)(self._encode_word)
+        self.word = lru_cache(maxsize=_CACHED_WORDS)(self._encode_word)
 
     @classmethod
     def from_files(cls, vocab: str | Path, merges: str | Path, **settings: Any) -> Self:
@@ -158,7 +192,7 @@ class ByteLevelBPE:
 
     def _encode_plain(self, text: str) -> list[int]:
         words = self.words(self.prepare(text))
-        return [number for word in words for number in self._word(word)]
+        return [number for word in words for number in self.word(word)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these tokens. Bytes that are no text become replacement characters.

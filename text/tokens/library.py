@@ -9,6 +9,7 @@ from typing import Any
 from ...core.errors import DataError, MissingExtra
 from .checks import check_ids_of, check_tokenizer_json
 from .parts import Pieces, Settings, Template
+from .roles import fill_roles
 
 WHOLE = "tokenizer.json"
 
@@ -104,6 +105,7 @@ def read_library(path: Path, content: bytes, settings: Settings) -> tuple[Librar
     padding = whole.padding
     if padding and "pad" not in settings.roles:
         settings.roles["pad"] = str(padding["pad_token"])
+    fill_roles(settings, whole.token_to_id)
     if settings.chosen_ends:
         template = None
     else:
@@ -124,7 +126,7 @@ def _add_tokens(path: Path, whole: Any, settings: Settings) -> None:
 
     known = {token.content for token in whole.get_added_tokens_decoder().values()}
     new = [token for token in settings.added.values() if token.content not in known]
-    for token in sorted(new, key=lambda t: -1 if t.number is None else t.number):
+    for token in sorted(new, key=lambda t: (t.number is None, t.number or 0)):
         add = whole.add_special_tokens if token.special else whole.add_tokens
         add(
             [

@@ -85,7 +85,7 @@ class Template:
     """Which tokens stand around a text, and around a pair of texts."""
 
     single: tuple[Part, ...] = (("A", 0),)
-    pair: tuple[Part, ...] = (("A", 0), ("B", 0))
+    pair: tuple[Part, ...] = (("A", 0), ("B", 1))
 
     def added(self, pair: bool) -> int:
         """How many tokens are added."""
