@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from ..core.data.images import EXTENSIONS
-from ..core.errors import ConfigError, DataError
+from ..core.errors import BestiaryError, ConfigError, DataError
 from ..core.graph.compiled import Compiled
 from ..core.insight.progress import progress
 from ..core.nn import Module
@@ -99,6 +101,26 @@ class ImageTask:
 
     # -- pictures --------------------------------------------------------------------------
 
+    def each(
+        self,
+        pictures: Iterable[T],
+        *,
+        unreadable: Callable[[T, Exception], None],
+        **settings: Any,
+    ) -> Iterator[tuple[T, Any]]:
+        """Each picture with what `model(picture)` would give, as they come, in batches.
+
+        A picture that cannot be read does not stop the others.
+
+        Args:
+            unreadable: called with such a picture and the error that names it.
+            settings: of the call.
+        """
+        answer: Any = self
+        handed = _Handed(pictures, unreadable)
+        for found in answer(handed, **settings):
+            yield handed.waiting.popleft().picture, found
+
     def _for_each(
         self,
         source: Any,
@@ -115,7 +137,7 @@ class ImageTask:
             found = answers(files, len(files), batch_size)
             return dict(zip(map(str, files), found, strict=True))
         if is_stream(source):
-            return answers(source, None, batch_size)
+            return answers(source, operator.length_hint(source) or None, batch_size)
         pictures = several(source)
         if pictures is None:
             return next(answers([source], 1, 1))
@@ -175,6 +197,38 @@ class ImageTask:
         return self._programs[key]
 
 
+@dataclass(frozen=True, eq=False)
+class _Spared:
+    """A picture that is left out of the answers if it cannot be read."""
+
+    picture: Any
+    fail: Callable[[_Spared, Exception], None]
+
+
+class _Handed(Iterator[_Spared]):
+    """Pictures on their way to the answers.
+
+    Attributes:
+        waiting: those that were taken and are not answered yet.
+    """
+
+    def __init__(self, pictures: Iterable[T], unreadable: Callable[[T, Exception], None]) -> None:
+        self.waiting: deque[_Spared] = deque()
+        self._pictures, self._unreadable = iter(pictures), unreadable
+
+    def __next__(self) -> _Spared:
+        spared = _Spared(next(self._pictures), self._fail)
+        self.waiting.append(spared)
+        return spared
+
+    def __length_hint__(self) -> int:
+        return operator.length_hint(self._pictures)
+
+    def _fail(self, spared: _Spared, error: Exception) -> None:
+        self.waiting.remove(spared)
+        self._unreadable(spared.picture, error)
+
+
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     """The pictures in a folder and in the folders within it, by name.
 
@@ -228,20 +282,40 @@ def _as_arrays(result: Any) -> Any:
 
 
 def read_ahead(work: Callable[[Any], T], items: Iterable[Any], size: int) -> Iterator[list[T]]:
-    """Lists of `size` results; threads work on the next list while the last is used."""
+    """Lists of up to `size` results; threads work on the next list while the last is used."""
     iterator = iter(items)
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
+
+        def submit() -> list[tuple[Any, Future[T]]]:
+            chosen = itertools.islice(iterator, size)
+            return [
+                (i, pool.submit(work, i.picture if isinstance(i, _Spared) else i)) for i in chosen
+            ]
+
+        waiting = submit()
         try:
             while waiting:
                 ready = waiting
-                results = [future.result() for future in ready]
-                waiting = [pool.submit(work, item) for item in itertools.islice(iterator, size)]
-                yield results
+                results = list(_results(ready))
+                waiting = submit()
+                if results:
+                    yield results
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+def _results(ready: Iterable[tuple[Any, Future[T]]]) -> Iterator[T]:
+    for item, future in ready:
+        try:
+            result = future.result()
+        except (BestiaryError, OSError) as error:
+            if not isinstance(item, _Spared):
+                raise
+            item.fail(item, error)
+        else:
+            yield result
 
 
 def preprocess_of(loaded: Loaded) -> Preprocess:
