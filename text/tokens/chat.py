@@ -95,8 +95,9 @@ class ChatTemplate:
             **self.tokens,
             **variables,
         }
+        source = self.source(template, tools=tools is not None)
         try:
-            request = json.dumps([self.source(template, tools=tools is not None), values])
+            request = json.dumps([source, values])
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"a conversation is of texts, numbers, lists: {error}") from None
         if len(request) > _LONGEST:
