@@ -174,6 +174,11 @@ def task_class(task: str) -> Any:
     return getattr(importlib.import_module(f"...{module}", __name__), name)
 
 
+def domain_of(task: str) -> str:
+    """The folder that serves a task: "vision" or "text"."""
+    return _TASKS[task][0].partition(".")[0]
+
+
 def _loaded(name: str | Path, options: Options) -> Loaded:
     path = Path(name).expanduser()
     found = None if isinstance(name, Path) or path.exists() else find(name)
