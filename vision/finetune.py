@@ -216,8 +216,8 @@ def _split(found: LabelledPictures, recipe: Recipe) -> tuple[Array, Array]:
     if few.any():
         names = [found.labels[i] for i in np.flatnonzero(few)]
         raise DataError(
-            f"a class needs two pictures or more, one to learn from and one to measure: "
-            f"{', '.join(names)}",
+            "a class needs two pictures or more, one to learn from and one to measure.\n"
+            f"Fewer have: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
             labels=names,
         )
     return stratified(found.targets, recipe.held_out, recipe.seed)

@@ -12,6 +12,7 @@ from ..core.data import ImageFolder, ImageTable
 from ..core.errors import DataError
 
 TRAIN, HELD_OUT = "train", "held out"
+_TABLES = ("", ".csv", ".tsv", ".txt", ".gz")
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,29 @@ def labelled_pictures(data: str | Path) -> LabelledPictures:
     CSV file has the columns path and label; paths count from its own folder.
 
     Raises:
-        DataError: no such data, a class without pictures, fewer than two classes, a bad line.
+        DataError: no such data, a class folder without pictures, fewer than two classes, a bad
+            line.
     """
     path = Path(data).expanduser()
+    example = "Each needs a folder of its own: cat/1.jpg, dog/2.jpg"
     if path.is_dir():
         found = _of_folder(path)
     elif path.is_file():
+        if path.suffix.lower() not in _TABLES:
+            raise DataError(
+                f"{path} is neither a folder nor a CSV file.\n"
+                "Give a folder with a folder of pictures for each class, or a table with the "
+                "columns path and label.",
+                path=str(path),
+            )
         table = ImageTable(path)
+        example = "Each line needs a path and a label: 1.jpg,cat"
         found = _of_samples([(table, "")], table.classes, f"{path}: {len(table)} lines")
     else:
         raise DataError(f"there is no folder or CSV file {path}", path=str(path))
     if len(found.labels) < 2:
         raise DataError(
-            f"{path} holds {len(found.labels)} class: {', '.join(found.labels) or 'none'}.\n"
-            "Two or more are needed, each in a folder of its own: data/cat/1.jpg, data/dog/2.jpg",
+            f"{path} holds one class, {found.labels[0]!r}, and two or more are needed.\n{example}",
             labels=found.labels,
         )
     return found
@@ -67,15 +77,29 @@ def labelled_pictures(data: str | Path) -> LabelledPictures:
 def _of_folder(folder: Path) -> LabelledPictures:
     parts = ImageFolder.splits(folder)
     if "train" not in parts:
-        only = ImageFolder(folder, parts[0] if parts else None)
+        only = _filled(ImageFolder(folder, parts[0] if parts else None))
         return _of_samples([(only, "")], only.classes, f"{folder}: folders for each class")
-    train = ImageFolder(folder, "train")
+    train = _filled(ImageFolder(folder, "train"))
     others = [part for part in ("val", "test") if part in parts]
     if not others:
         return _of_samples([(train, "")], train.classes, f"{folder}: only a training part")
     held = ImageFolder(folder, others[0], classes=train.classes)
     source = f"{folder}: folders for each class, split into train and {others[0]}"
     return _of_samples([(train, TRAIN), (held, HELD_OUT)], train.classes, source)
+
+
+def _filled(data: ImageFolder) -> ImageFolder:
+    """The same, if every class has pictures to learn from."""
+    empty = [name for name, count in data.counts.items() if not count]
+    if empty:
+        part = f"{data.root}, {data.split}" if data.split else str(data.root)
+        raise DataError(
+            f"{part}: {len(empty)} of {len(data.classes)} folders hold no pictures: "
+            f"{', '.join(empty[:8])}{', ...' if len(empty) > 8 else ''}\n"
+            "Each folder is a class. Remove these, or put pictures into them.",
+            labels=empty,
+        )
+    return data
 
 
 def _of_samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,15 +232,16 @@ class ImageTable(ImageFiles):
 
     Args:
         path: the CSV file; its first line names the columns.
-        image: the column with the paths, relative to `root`; the first one unless given, or
-            one that is called path, image, file or filename.
-        label: the column with the labels; the second one unless given, or one that is called
-            label, class or target.
+        image: the column with the paths, relative to `root`; unless given, one that is called
+            path, image, file or filename, or else the only one whose values end as images do.
+        label: the column with the labels; unless given, one that is called label, class or
+            target, or else the only other one.
         root: the folder of the images; that of the CSV file unless given.
         transform: applied to each image, a Pillow image in RGB.
         classes: the names in the order of their labels, where another data set decides them.
     Raises:
-        DataError: a broken line, a file that is not there, an unknown class; names the line.
+        DataError: no header, no telling which columns are meant, a broken line, an empty label,
+            a file that is not there, an unknown class; names the line.
     """
 
     def __init__(
@@ -257,22 +259,19 @@ class ImageTable(ImageFiles):
         self.root = self.path.parent if root is None else Path(root)
         if not table.rows:
             raise DataError(f"{path} has no rows after its header", file=str(path))
-        names = list(table.rows[0])
-        image = image or _column(names, ("path", "image", "file", "filename", "filepath"), 0)
-        label = label or _column(names, ("label", "class", "target", "category"), 1)
-        for column in (image, label):
-            if column not in names:
-                raise DataError(
-                    f"{path} has no column {column!r}.\nIts columns are: {', '.join(names)}",
-                    file=str(path),
-                    columns=names,
-                )
+        image, label = _columns(self.path, table.rows, image, label)
         texts = [row[label].strip() for row in table.rows]
         classes = list(classes) if classes is not None else _class_names(texts)
         label_of = {name: number for number, name in enumerate(classes)}
         samples = []
         missing = []
         for index, (row, text) in enumerate(zip(table.rows, texts, strict=True)):
+            if not text or not row[image].strip():
+                raise DataError(
+                    f"{table.file_of(index)}: the column {(image if text else label)!r} is empty.\n"
+                    "Each line needs a path and a label.",
+                    file=str(path),
+                )
             if text not in label_of:
                 raise DataError(
                     f"{table.file_of(index)}: the class {text!r} is not among the "
@@ -296,11 +295,62 @@ class ImageTable(ImageFiles):
         super().__init__(samples, classes, transform)
 
 
-def _column(names: list[str], usual: tuple[str, ...], place: int) -> str:
-    for name in names:
-        if name.lower() in usual:
-            return name
-    return names[place] if place < len(names) else usual[0]
+_IMAGE_NAMES = frozenset("path image file filename filepath imagepath img picture photo".split())
+_LABEL_NAMES = frozenset("label class target category labelname classname".split())
+
+
+def _columns(
+    path: Path, rows: Sequence[dict[str, str]], image: str | None, label: str | None
+) -> tuple[str, str]:
+    """The columns with paths and labels: as given, by their names, or if only one can be it."""
+    names = list(rows[0])
+    for given in (image, label):
+        if given is not None and given not in names:
+            raise _no_column(path, names, given)
+    if any(_is_image(name) for name in names):
+        raise DataError(
+            f"{path} has no header: its first line is {', '.join(names)!r}.\n"
+            "Write one above it that names the columns:\n    path,label",
+            file=str(path),
+            columns=names,
+        )
+    if image is None:
+        usual = [name for name in names if _plain(name) in _IMAGE_NAMES and name != label]
+        possible = usual[:1] or [n for n in names if all(_is_image(row[n]) for row in rows)]
+        image = _only(path, names, possible, "path")
+    if label is None:
+        usual = [name for name in names if _plain(name) in _LABEL_NAMES and name != image]
+        label = _only(path, names, usual[:1] or [n for n in names if n != image], "label")
+    return image, label
+
+
+def _is_image(text: str) -> bool:
+    return os.path.splitext(text.strip())[1].lower() in EXTENSIONS
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _only(path: Path, names: list[str], possible: list[str], wanted: str) -> str:
+    if len(possible) == 1:
+        return possible[0]
+    if not possible:
+        raise _no_column(path, names, wanted)
+    raise DataError(
+        f"{path} has several columns that could be the {wanted}: {', '.join(possible)}.\n"
+        f"Call the right one {wanted!r} in the first line.",
+        file=str(path),
+        columns=names,
+    )
+
+
+def _no_column(path: Path, names: list[str], wanted: str) -> DataError:
+    return DataError(
+        f"{path} has no column {wanted!r}.\nIts columns are: {', '.join(names)}",
+        file=str(path),
+        columns=names,
+    )
 
 
 def _class_names(labels: list[str]) -> list[str]:

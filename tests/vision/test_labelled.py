@@ -45,8 +45,21 @@ def test_a_csv_file(tmp_path):
 
 def test_too_few_classes_and_missing_data(tmp_path):
     picture(tmp_path / "cat" / "1.png")
-    with pytest.raises(DataError, match="holds 1 class"):
+    with pytest.raises(DataError, match=r"one class, 'cat'.*\n.*folder of its own"):
         labelled_pictures(tmp_path)
+    (tmp_path / "list.csv").write_text("path,label\ncat/1.png,cat\n")
+    with pytest.raises(DataError, match=r"one class, 'cat'.*\n.*1\.jpg,cat"):
+        labelled_pictures(tmp_path / "list.csv")
+    with pytest.raises(DataError, match=r"1\.png is neither a folder nor a CSV file"):
+        labelled_pictures(tmp_path / "cat" / "1.png")
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(DataError, match=r"1 of 2 folders hold no pictures: dog\n"):
+        labelled_pictures(tmp_path)
+    for name in ("train/cat/1.png", "train/dog/1.png", "val/dog/1.png"):
+        picture(tmp_path / "split" / name)
+    (tmp_path / "split" / "train" / "dog" / "1.png").unlink()
+    with pytest.raises(DataError, match="split, train: 1 of 2 folders"):
+        labelled_pictures(tmp_path / "split")
     with pytest.raises(DataError, match="no folder or CSV"):
         labelled_pictures(tmp_path / "none")
 

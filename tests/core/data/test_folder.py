@@ -172,6 +172,34 @@ def test_columns(tmp_path):
         ImageTable(path, image="q")
 
 
+@pytest.mark.parametrize(
+    "header", ["File Name,class_name", "photo,kind", "kind,photo", "kind,image_path", "x,Label"]
+)
+def test_columns_that_can_only_be_one(tmp_path, header):
+    row = "a,images/1.png" if header.startswith("kind") else "images/1.png,a"
+    data = ImageTable(table(tmp_path, f"{header}\n{row}\n"))
+    assert data.classes == ["a"] and names(data, tmp_path) == ["images/1.png"]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "images/1.png,a\nimages/2.png,b\n",
+            r"no header: .*'images/1\.png, a'.*\n.*\n.*path,label",
+        ),
+        ("path,label\nimages/1.png,a\nimages/2.png, \n", r"labels\.csv:3: the column 'label' is"),
+        ("path,label\n ,a\n", r"labels\.csv:2: the column 'path' is empty"),
+        ("id,name,kind\n1,x,a\n", r"no column 'path'"),
+        ("a,b,label\n1.png,2.png,x\n", r"several columns that could be the path: a, b"),
+        ("path,kind,size\nimages/1.png,a,3\n", r"could be the label: kind, size.*\n.*'label'"),
+    ],
+)
+def test_tables_that_could_mean_several_things(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        ImageTable(table(tmp_path, text))
+
+
 def test_tables_refused(tmp_path):
     path = table(tmp_path, "path,label\nimages/1.png,a\nimages/no.png,b\nimages/nor.png,b\n")
     with pytest.raises(DataError, match="2 of the 3 images") as caught:
