@@ -25,7 +25,7 @@ CORE = [
     "errors paths callers",
     "notice",
     "state dtypes spelling native",
-    "devices conversion",
+    "devices conversion quantization",
     "node",
     "mistakes",
     "operands",

@@ -1,4 +1,4 @@
-"""Weight files: safetensors, and torch checkpoints read without executing anything.
+"""Weight files: safetensors, GGUF, and torch checkpoints read without executing anything.
 
     tensors = bt.weights.load("model.safetensors")     # or a .bin, .pt, .pth, or an index
     bt.weights.save_file(tensors, "copy.safetensors")
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from ..errors import WeightsError
 from .detect import detect
+from .gguf import GgufFile
 from .matching import Comparison, compare, misfit, require_match
 from .safetensors import SafetensorsFile, load_bytes, load_file, save_bytes, save_file
 from .sharded import ShardedWeights, read_index, save_sharded
@@ -24,6 +25,7 @@ from .values import nonfinite, require_finite
 
 __all__ = [
     "Comparison",
+    "GgufFile",
     "LazyWeights",
     "SafetensorsFile",
     "ShardedWeights",
@@ -79,7 +81,8 @@ def load(
     beside it is tried.
 
     Args:
-        path: safetensors, torch checkpoint (`.bin`, `.pt`, `.pth`), index file, or folder.
+        path: safetensors, torch checkpoint (`.bin`, `.pt`, `.pth`), GGUF, index file, or folder.
+            The blocks of few bits of a GGUF file are given in float32.
         mapped: give arrays that share the mapped file (copy on write) instead of reading it.
             Only for files that nobody truncates or rewrites in place.
         check_values: refuse NaN and infinite values (reads everything once).
@@ -128,6 +131,8 @@ def open_weights(path: FilePath, *, mapped: bool = False, key: str | None = None
             path=path,
             got=key,
         )
+    if kind == "gguf":
+        return GgufFile(path, mapped)
     return ShardedWeights(path, mapped) if kind == "index" else SafetensorsFile(path, mapped)
 
 

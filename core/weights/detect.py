@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import WeightsError
 from .source import FilePath, Source, quoted
 
-Format = Literal["safetensors", "torch", "index"]
+Format = Literal["safetensors", "torch", "index", "gguf"]
 
 _SAMPLE = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -17,7 +17,6 @@ _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", r
 
 # What else people keep weights in, by its first bytes: the name, and the way out.
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"GGUF", "a GGUF file (llama.cpp)", "Load the model by its name, not through this function."),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)", "Save the weights as safetensors."),
     (b"\x93NUMPY", "a NumPy array", "Read it with numpy.load."),
     (b"\x1f\x8b", "a gzip archive", "Unpack it: gunzip FILE"),
@@ -54,6 +53,8 @@ def detect(path: FilePath) -> Format:
         return "torch"
     if start[0] == 0x80 and 2 <= start[1] <= 5:  # a pickle
         return "torch"
+    if start.startswith(b"GGUF"):
+        return "gguf"
     for magic, what, way_out in _OTHERS:
         if start.startswith(magic):
             raise _not_weights(where, size, what, way_out)
@@ -74,7 +75,7 @@ def detect(path: FilePath) -> Format:
         where,
         size,
         f"of a kind that is not known (it begins with {start[:12]!r})",
-        "Weights are read from safetensors and from torch checkpoints.",
+        "Weights are read from safetensors, torch checkpoints and GGUF files.",
     )
 
 

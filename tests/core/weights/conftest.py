@@ -37,6 +37,47 @@ def _torch_zip(program: bytes, storages: dict[str, bytes] | None = None, **more:
     return memory.getvalue()
 
 
+def _text(text: str | bytes) -> bytes:
+    raw = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(kind: int, value: Any) -> bytes:
+    """A value of a GGUF file's metadata; of a list, (kind of its values, values)."""
+    if kind == 8:
+        return _text(value)
+    if kind == 9:
+        inner, values = value
+        listed = b"".join(_value(inner, v) for v in values)
+        return struct.pack("<IQ", inner, len(values)) + listed
+    return struct.pack("<" + "BbHhIif?..QqdB"[kind], value)
+
+
+def _gguf(
+    metadata: Any = (),
+    tensors: Any = (),
+    data: bytes = b"",
+    *,
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+    alignment: int = 32,
+) -> bytes:
+    """A GGUF file: metadata (key, kind, value), tensors (name, dimensions, type, offset)."""
+    counts = counts or (len(tensors), len(metadata))
+    raw = b"GGUF" + struct.pack("<IQQ", version, *counts)
+    for key, kind, value in metadata:
+        raw += _text(key) + struct.pack("<I", kind) + _value(kind, value)
+    for name, dimensions, kind, offset in tensors:
+        raw += _text(name) + struct.pack("<I", len(dimensions))
+        raw += struct.pack(f"<{len(dimensions)}Q", *dimensions) + struct.pack("<IQ", kind, offset)
+    return raw + bytes(-len(raw) % alignment) + data if data or tensors else raw
+
+
+@pytest.fixture(scope="session")
+def gguf_bytes() -> Callable[..., bytes]:
+    return _gguf
+
+
 @pytest.fixture(scope="session")
 def safetensors_bytes() -> Callable[..., bytes]:
     return _safetensors

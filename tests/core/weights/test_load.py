@@ -164,7 +164,6 @@ def test_errors_28_truncated_torch_files(write):
         (bytes(5000), "nothing but zeros"),
         (b'{"error": "Repository not found"}', "JSON: '{"),
         (b"Entry not found, sorry about that", "begins with b'Entry not fo'"),
-        (b"GGUF\x03\0\0\0" + bytes(100), "GGUF"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         (b"\x93NUMPY\x01\0" + bytes(100), "numpy.load"),
         (gzip.compress(b"x" * 1000), "gzip"),
