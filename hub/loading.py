@@ -23,7 +23,6 @@ from .registry import (
     Architecture,
     Entry,
     Hub,
-    Wheel,
     architecture_by_name,
     architecture_of_config,
     entry_of_repository,
@@ -220,7 +219,7 @@ def _curated(architecture: Architecture, entry: Entry, options: Options) -> Load
     found = of_entry(entry, options.request)
     card.source = described(found.source)
     options = _mapping(options, found.source)
-    if not isinstance(found.source, Wheel):
+    if found.path.is_dir():
         loaded = from_folder(found.path, options, name=entry.name, architecture=architecture)
         loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess
         licences.describe(card, found.path)

@@ -26,7 +26,7 @@ from ..core.errors import HubError
 from ..core.insight.progress import Progress, progress
 from ..core.paths import atomic
 from .cache import Storage, algorithm_of, check_name, check_repo, hash_file
-from .registry import Hub, Wheel
+from .registry import Hub, Wheel, listing_digest
 from .sources import Obtained
 
 MANIFEST = "bestiary-pack.json"
@@ -136,10 +136,15 @@ def _packed(
 ) -> PackedModel:
     files = []
     for file, path in sorted(found.files.items()):
-        inside = Path(file).name if source["kind"] == "wheel" else file
+        inside = _inside(source["kind"], file, len(found.files))
         member = check_name(place + inside)
         files.append(Packed(file, member, path.stat().st_size, digests[file], names[file]))
     return PackedModel(name, source, tuple(files))
+
+
+def _inside(kind: str, name: str, count: int) -> str:
+    """The name of a file in its place: a wheel's only file has no folders there."""
+    return Path(name).name if kind == "wheel" and count == 1 else name
 
 
 def _info(member: str) -> zipfile.ZipInfo:
@@ -269,16 +274,19 @@ def _check(model: PackedModel) -> None:
         if algorithm_of(source["commit"]) != "git-sha1":
             raise ValueError("the commit is none")
         check_name(source["revision"])
-    elif kind == "wheel" and len(model.files) == 1:
-        place = f"wheels/{model.files[0].digest}/"
+    elif kind == "wheel":
+        digest = model.files[0].digest
+        if len(model.files) > 1:
+            digest = listing_digest((file.name, file.digest) for file in model.files)
+        place = f"wheels/{digest}/"
     elif kind == "folder":
         if "/" in model.name or model.name.startswith("."):
             raise ValueError("the name of a folder is none")
         place = f"folders/{model.name}/"
     else:
-        raise ValueError(f"the source {kind[:40]!r} is not known, or has too many files")
+        raise ValueError(f"the source {kind[:40]!r} is not known")
     for file in model.files:
-        inside = Path(check_name(file.name)).name if kind == "wheel" else check_name(file.name)
+        inside = _inside(kind, check_name(file.name), len(model.files))
         if file.member != place + inside or type(file.size) is not int or file.size < 0:
             raise ValueError(f"the file {file.name!r} is not where it belongs")
         if algorithm_of(file.sha256) != "sha256" or (

@@ -18,6 +18,7 @@ name is found by importing one file.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -58,14 +59,33 @@ class Hub:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a Python distribution: `file` is its path within the wheel."""
+    """A file inside a Python distribution, or a folder: `file` is its path within the wheel.
+
+    Attributes:
+        files: of a folder, the names of its files that belong to the model, each with its sha256.
+    """
 
     distribution: str
     version: str
     file: str
     sha256: str  # of the wheel
-    file_sha256: str  # of the file inside
+    file_sha256: str  # of the file inside; of a folder, `listing_digest` of its files
+    files: tuple[tuple[str, str], ...] = ()
     kind = "wheel"
+
+    @classmethod
+    def of_folder(
+        cls, distribution: str, version: str, folder: str, sha256: str, files: Mapping[str, str]
+    ) -> Wheel:
+        """A folder of a wheel, with the sha256 of each of its files."""
+        listed = tuple(sorted(files.items()))
+        return cls(distribution, version, folder, sha256, listing_digest(listed), listed)
+
+
+def listing_digest(files: Iterable[tuple[str, str]]) -> str:
+    """One hash for several files: the sha256 of their names and hashes."""
+    lines = "".join(f"{digest} {name}\n" for name, digest in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

