@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 from ...core.errors import DataError
@@ -9,10 +11,13 @@ from .bpe import CUTTERS, ByteLevelBPE, read_merges, read_vocab
 from .checks import check_vocab
 from .own import BytePairs, Own
 from .parts import Added, Engine, Settings, Template
-from .roles import fill_roles
+from .roles import KINDS, fill_roles
+from .sentencepiece import SentencePiece
+from .sentencepiece_file import read_piece_model
 from .settings import read_bytes
 from .wordpiece import WordPiece, read_vocab_txt
 
+PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 Bare = tuple[Engine, Template, dict[str, bytes]]
 
 
@@ -26,6 +31,9 @@ def read_bare(root: Path, settings: Settings) -> Bare | None:
         return _wordpiece(root, settings)
     if (root / "vocab.json").is_file() and (root / "merges.txt").is_file():
         return _byte_pairs(root, settings)
+    for name in PIECES:
+        if (root / name).is_file():
+            return _sentencepiece(root / name, settings)
     return None
 
 
@@ -115,3 +123,72 @@ def _around(path: Path, settings: Settings, engine: Own, *, doubled: bool, secon
         ((cls, 0), ("A", 0), (sep, 0)),
         ((cls, 0), ("A", 0), *middle, ("B", second), (sep, second)),
     )
+
+
+# What a SentencePiece file is where the folder does not say.
+_USUAL = {
+    "tokenizer.model": "Llama",
+    "spiece.model": "T5",
+    "sentencepiece.bpe.model": "XLMRoberta",
+    "spm.model": "DebertaV2",
+}
+# XLM-R's ids: four of its own, then the model's without its first three.
+_FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+def _sentencepiece(path: Path, settings: Settings) -> Bare:
+    content = read_bytes(path)
+    pieces = read_piece_model(path, content)
+    files = {path.name: content}
+    kind = settings.kind if settings.kind in KINDS else _USUAL[path.name]
+    count = len(pieces.pieces)
+    values = settings.values
+    if kind == "XLMRoberta":
+        if count < 3 or pieces.pieces[:3] != ["<unk>", "<s>", "</s>"]:
+            raise DataError(f"{path} is no model of XLM-R: it begins {pieces.pieces[:3]}")
+        model = SentencePiece(pieces, number=lambda i: (3, 0, 2)[i] if i < 3 else i + 1)
+        vocab = {**model.vocab, "<pad>": 1, "<mask>": count + 1}
+        for token in ("<pad>", "<mask>"):
+            settings.added.setdefault(token, Added(token, vocab[token], left=token == "<mask>"))
+    else:
+        lower = kind == "Albert" and bool(values.get("do_lower_case", True))
+        accents = kind != "Albert" or bool(values.get("keep_accents", False))
+        prepare = None if accents and not lower else _plain(lower, accents)
+        model = SentencePiece(pieces, prepare=prepare)
+        vocab = dict(model.vocab)
+    if kind == "T5":
+        extra = int(values.get("extra_ids", 100))
+        for i in range(extra):
+            token = f"<extra_id_{i}>"
+            settings.added.setdefault(token, Added(token, count + extra - 1 - i))
+    if kind == "DebertaV2":
+        settings.added.setdefault("[MASK]", Added("[MASK]", vocab.get("[MASK]", count)))
+        vocab.setdefault("[MASK]", count)
+    fill_roles(settings, vocab.get, kind)
+    engine = Own(model, list(settings.added.values()))
+    if kind in ("XLMRoberta", "Albert", "DebertaV2"):
+        doubled = kind == "XLMRoberta"
+        around = _around(path, settings, engine, doubled=doubled, second=int(not doubled))
+        return engine, around, files
+    if kind == "T5":
+        eos = engine.number(settings.roles.get("eos", "</s>"))
+        end: tuple[tuple[int, int], ...] = () if eos is None else ((eos, 0),)
+        template = Template((("A", 0), *end), (("A", 0), *end, ("B", 0), *end))
+        return engine, template, files
+    if not settings.chosen_ends:
+        settings.add_bos = kind in ("Llama", "Gemma")
+    bos, eos = (engine.number(settings.roles.get(role, "")) for role in ("bos", "eos"))
+    return engine, settings.ends(bos, eos), files
+
+
+def _plain(lower: bool, accents: bool) -> Callable[[str], str]:
+    """ALBERT's way to write a text: quotes of one kind, small letters, no accents."""
+
+    def prepare(text: str) -> str:
+        text = text.replace("``", '"').replace("''", '"')
+        if not accents:
+            text = unicodedata.normalize("NFKD", text)
+            text = "".join(c for c in text if not unicodedata.combining(c))
+        return text.lower() if lower else text
+
+    return prepare
