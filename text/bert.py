@@ -14,7 +14,8 @@ from ..core.nn import functional as F
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
-from ..hub.registry import Entry, Hub, Layout, register
+from ..hub.registry import Layout, register
+from .bert_entries import ENTRIES
 from .published import settings
 from .transformer import (
     ACTIVATIONS,
@@ -405,18 +406,6 @@ def detect(config: Config, names: Any) -> Config:
     if config.task == "feature-extraction":
         return replace(config, pooler=any("pooler." in name for name in names))
     return config
-
-
-ENTRIES: tuple[Entry, ...] = (
-    Entry(
-        name="bert-base-uncased",
-        sources=(Hub("google-bert/bert-base-uncased"),),
-        layout="transformers",
-        license="Apache-2.0",
-        commercial=True,
-        paper="Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers",
-    ),
-)
 
 
 @register(

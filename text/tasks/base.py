@@ -50,6 +50,11 @@ class TextTask:
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> Self:
         """The task of what was loaded, with the tokenizer of its folder if it has one."""
+        return cls._of(loaded)
+
+    @classmethod
+    def _of(cls, loaded: Loaded, **more: Any) -> Self:
+        """The same, with what a task has besides."""
         tokenizer, why = None, ""
         if loaded.folder is not None:
             try:
@@ -63,6 +68,7 @@ class TextTask:
             tokenizer=tokenizer,
             card=loaded.card,
             report=loaded.report,
+            **more,
         )
         model._why = why
         return model

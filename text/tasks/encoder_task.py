@@ -1,0 +1,137 @@
+"""What tasks of encoders share: texts in batches of like length, and answers in their order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import ConfigError, DataError, ShapeError
+from ...core.insight.progress import progress
+from ...core.state import inference_mode
+from ...core.tensor import Tensor
+from ..tokens.checks import check_joined
+from .base import TextTask
+
+Array = np.ndarray[Any, Any]
+BATCH = 32
+
+
+class EncoderTask(TextTask):
+    """A network that reads whole texts, or pairs of them."""
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a text: what the network and its tokenizer have room for."""
+        room = int(self.config.context)
+        told = None if self.tokenizer is None else self.tokenizer.max_length
+        return room if told is None else min(room, told)
+
+    def _run(
+        self,
+        function: Callable[[dict[str, Tensor], Array], Any],
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        batch_size: int = BATCH,
+        truncate: bool = True,
+        what: str = "reading",
+    ) -> list[Any]:
+        """What `function` gives for each text, in their order; texts of like length go together.
+
+        Args:
+            function: of the inputs of the network, and of the mask (B, T); gives one answer a row.
+            truncate: cut texts to `max_length`; else they raise.
+        Raises:
+            DataError: something that is no text.
+            ShapeError: a text is too long and `truncate` is False.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
+        tokenizer = self._need_tokenizer()
+        check_joined(tokenizer, self.config.vocab_size, model=self.card.name)
+        lengths = [len(text) for text in texts]
+        if pairs is not None:
+            lengths = [n + len(pair) for n, pair in zip(lengths, pairs, strict=True)]
+        order = np.argsort(lengths, kind="stable")[::-1]  # the longest first: memory shows at once
+        found: list[Any] = [None] * len(texts)
+        with progress(total=len(texts), what=what, unit="texts") as bar:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                chosen = [texts[i] for i in rows]
+                others = None if pairs is None else [pairs[i] for i in rows]
+                encoded = tokenizer(
+                    chosen,
+                    others,
+                    max_length=self.max_length if truncate else None,
+                    truncate=truncate,
+                )
+                if encoded.ids.shape[1] > self.max_length:
+                    raise too_long(self.card.name, encoded.ids.shape[1], self.max_length)
+                with inference_mode():
+                    answers = function(self._inputs(encoded), encoded.mask)
+                for row, answer in zip(rows, answers, strict=True):
+                    found[row] = answer
+                bar.update(len(rows))
+        return found
+
+    def _inputs(self, encoded: Any) -> dict[str, Tensor]:
+        """The arguments of the network; masks and segments that say nothing are left out."""
+        inputs = {"input_ids": Tensor(encoded.ids)}
+        if not encoded.mask.all():
+            inputs["attention_mask"] = Tensor(encoded.mask)
+        if encoded.types.any():
+            inputs["token_type_ids"] = Tensor(encoded.types)
+        return {name: x.to(device=self.device) for name, x in inputs.items()}
+
+
+def too_long(name: str, got: int, room: int) -> ShapeError:
+    """The error of a text that may not be cut."""
+    return ShapeError(
+        f"{name}: a text of {got} tokens is longer than the network reads ({got} > {room}).\n"
+        "Leave truncate=True, which cuts it, or split it into chunks and join their answers.",
+        expected=room,
+        got=got,
+    )
+
+
+def as_texts(source: Any) -> tuple[list[str], bool]:
+    """A text or several, as a list, and whether it was one.
+
+    Raises:
+        DataError: something else.
+    """
+    if isinstance(source, str):
+        return [source], True
+    if isinstance(source, Tensor | np.ndarray | bytes | dict | os.PathLike) or source is None:
+        raise DataError(f"a text, or a list of texts, is wanted, not {type(source).__name__}")
+    texts = list(source)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"text {i} is no text but {type(text).__name__}: {text!r:.60}", index=i)
+    return texts, False
+
+
+def as_array(x: Tensor) -> Array:
+    """float32, on the CPU."""
+    return np.asarray(x.cpu().array, np.float32)
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size`."""
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities of the last axis."""
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(scores: Array) -> Array:
+    """1 / (1 + exp(-x)), where exp does not overflow."""
+    half = np.exp(-np.abs(scores))
+    return np.asarray(np.where(scores >= 0, 1.0, half) / (1 + half))
