@@ -143,6 +143,25 @@ def unequal_shapes(op: Op[..., Any], operands: tuple[Any, ...]) -> ShapeError | 
     )
 
 
+def unequal_stacks(first: tuple[int, ...], second: tuple[int, ...]) -> ShapeError | None:
+    """Of a product of matrices: the last of the axes before them that does not fit."""
+    for axis in range(-3, -min(len(first), len(second)) - 1, -1):
+        sizes = first[axis], second[axis]
+        if sizes[0] != sizes[1] and 1 not in sizes:
+            break
+    else:
+        return None
+    hint = "Every matrix with every one? x1[:, None] @ x2[None]"
+    if (len(first), len(second)) != (3, 3):
+        hint = "Axes before the last two count matrices, and broadcast."
+    return ShapeError(
+        f"matmul: the marked sizes, of axis {axis}, must be equal, or one of them 1:\n"
+        f"  x1 {marked(first, axis)}\n  x2 {marked(second, axis)}\n{hint}",
+        axis=axis,
+        shapes=[first, second],
+    )
+
+
 def marked(shape: tuple[int, ...], axis: int) -> str:
     """A shape with one size pointed at: (2, >3<)."""
     sizes = [f">{n}<" if i == axis % len(shape) else str(n) for i, n in enumerate(shape)]

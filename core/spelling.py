@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -276,10 +276,13 @@ def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeErro
     return TypeError(f"{function}() has no keyword {keyword!r}. {hint}")
 
 
-def _shape_in_pieces(function: str, sizes: Iterable[Any]) -> TypeError:
-    written = ", ".join(map(repr, sizes))
+def _shape_in_pieces(function: str, known: Sequence[str], given: Sequence[Any]) -> TypeError:
+    """For `zeros(2, 3)`, and for `full(2, 3, value)`, whose last argument is no size."""
+    rest = tuple(given[-1:]) if "fill_value" in known else ()
+    sizes = ", ".join(map(repr, given[: len(given) - len(rest)]))
+    written = ", ".join([f"({sizes})", *map(repr, rest)])
     return TypeError(
-        f"{function}() takes the shape as one tuple. Here it is written: bt.{function}(({written}))"
+        f"{function}() takes the shape as one tuple. Here it is written: bt.{function}({written})"
     )
 
 
@@ -302,8 +305,8 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError as error:
             found = _UNEXPECTED.match(str(error))
             takes = f"{function.__name__}() takes "
-            if known[:2] == ("shape", "dtype") and str(error).startswith(takes):
-                raise _shape_in_pieces(function.__name__, args) from None
+            if known[:1] == ("shape",) and str(error).startswith(takes):
+                raise _shape_in_pieces(function.__name__, known, args) from None
             if found is None or found[2] not in kwargs or found[2] in known:
                 raise
             name = function.__name__

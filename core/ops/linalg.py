@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import dtypes
 from ..errors import ShapeError
-from ..mistakes import marked
+from ..mistakes import marked, unequal_stacks
 from ..op import op
 from ..spelling import spelled
 from .axes import one_axis
@@ -54,9 +54,11 @@ def _(g, x1, x2, needs):
 @_matmul.explains
 def _(error, operands, constants):
     x1, x2 = operands
-    if isinstance(error, ValueError) and x1.shape[-1] != x2.shape[-2]:
+    if not isinstance(error, ValueError):
+        return None
+    if x1.shape[-1] != x2.shape[-2]:
         return _unfitting(x1, x2)
-    return None
+    return unequal_stacks(tuple(x1.shape), tuple(x2.shape))
 
 
 def matmul(x1: Tensor, x2: Tensor, /) -> Tensor:

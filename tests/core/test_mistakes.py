@@ -115,6 +115,23 @@ def test_row_34_matmul_of_unfitting_shapes():
     message(caught, "(2, >3<)", "(>4<, 3)", "x2.mT")
 
 
+@pytest.mark.parametrize(
+    "first, second, axis, marks",
+    [
+        ((2, 3, 4), (5, 4, 6), -3, ("(>2<, 3, 4)", "(>5<, 4, 6)", "x1[:, None] @ x2[None]")),
+        ((7, 3, 1, 3, 4), (2, 5, 4, 6), -4, ("(7, >3<, 1, 3, 4)", "(>2<, 5, 4, 6)")),
+    ],
+)
+def test_matmul_of_stacks_that_do_not_fit(first, second, axis, marks):
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(ShapeError) as caught:
+            bt.ones(first, dtype=dtype) @ bt.ones(second, dtype=dtype)
+        message(caught, *marks, f"axis {axis},")
+        assert caught.value.axis == axis and caught.value.shapes == [first, second]
+    x1, x2 = bt.ones((2, 3, 4)), bt.ones((5, 4, 6))
+    assert (x1[:, None] @ x2[None]).shape == (2, 5, 3, 6)  # the fix works
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
 @pytest.mark.parametrize(
     "first, second, axis, marks, fix",

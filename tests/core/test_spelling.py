@@ -33,6 +33,7 @@ X = bt.ones((2, 3))
         (lambda: bt.autocast(device_type="cuda"), r"Leave it out.*bt\.autocast\(bt\.bfloat16\)"),
         (lambda: bt.load("resnet18", pretrained=True), r"Leave it out.*weights=False"),
         (lambda: bt.zeros(2, 3), r"bt\.zeros\(\(2, 3\)\)"),
+        (lambda: bt.full(2, 3, 0.5), r"bt\.full\(\(2, 3\), 0\.5\)"),
         (lambda: bt.ones(2, 3, dtype=bt.float64), r"bt\.ones\(\(2, 3\)\)"),
     ],
 )
