@@ -34,7 +34,7 @@ from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, ResizeBo
 from .detection_metrics import DetectionReport
 from .detection_sets import DetectionData, detection_data
 from .detector import Detector
-from .finetune import keep_statistics
+from .finetune import check_folder, keep_statistics
 from .labelled import HELD_OUT
 
 Array = np.ndarray[Any, Any]
@@ -134,6 +134,8 @@ def finetune(
         found = source
     else:
         found = detection_data(source, bad_boxes=bad_boxes)
+    if out is not None:
+        check_folder(Path(out))
     train, held = _split(found, recipe)
     _describe(found, train, held, say)
     random.manual_seed(recipe.seed)

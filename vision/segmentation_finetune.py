@@ -34,7 +34,7 @@ from ..core.training import History, Trainer
 from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
-from .finetune import keep_statistics
+from .finetune import check_folder, keep_statistics
 from .labelled import HELD_OUT
 from .segmentation_augment import WithMask
 from .segmentation_losses import dice_loss, focal_loss
@@ -137,6 +137,8 @@ def finetune(
         found = source
     else:
         found = segmentation_data(source, ignore=ignore, binary=binary)
+    if out is not None:
+        check_folder(Path(out))
     train, held = _split(found, recipe)
     say(f"data: {found.source}; classes: {', '.join(found.labels[:12])}")
     say(f"{len(train)} pictures to train on, {len(held)} held out")

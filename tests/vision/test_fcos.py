@@ -169,6 +169,16 @@ def test_data_is_checked_before_anything_is_trained(tmp_path: Path) -> None:
             tiny_task().finetune(data, quiet=True, **settings)
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data", 6, size=48)
+    monkeypatch.setattr("bestiary.vision.detection_finetune._with_head", None)  # not to be called
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"nothing can be saved in .*file"):
+        tiny_task().finetune(data, out=tmp_path / "file", quiet=True)
+
+
 def test_classes_without_a_box_to_learn_from(tmp_path: Path) -> None:
     data = write_shapes(tmp_path, 8, size=48)
     content = json.loads(data.read_text())

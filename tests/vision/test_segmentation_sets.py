@@ -271,6 +271,16 @@ def test_senseless_settings(settings: dict[str, Any]) -> None:
         Recipe(**settings)
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_masks(tmp_path / "data", 4, size=48)
+    monkeypatch.setattr("bestiary.vision.segmentation_finetune._split", None)  # not to be called
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"nothing can be saved in .*file"):
+        small_unet(tmp_path).finetune(data, out=tmp_path / "file", quiet=True)
+
+
 def test_too_few_pictures(tmp_path: Path) -> None:
     data = write_masks(tmp_path / "data", 2, size=48)
     with pytest.raises(DataError, match="three or more"):
