@@ -88,7 +88,7 @@ def _nearest_open(repo: str) -> str:
     from .registry import find, nearest
 
     names = []
-    for name in nearest(repo.rpartition("/")[2], 6):
+    for name in nearest(repo.rpartition("/")[2], 6, cutoff=0.1):
         found = find(name)
         sources = found[1].sources if found else ()
         if sources and all(getattr(s, "repo", None) != repo for s in sources):

@@ -37,6 +37,8 @@ DOMAINS = ("vision", "text", "rl", "generative")
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGE = __name__.rpartition(".hub.")[0]
 
+_ALIKE = 0.6  # share of equal letters from which a name may have been meant
+
 F = TypeVar("F", bound="Callable[..., Module]")
 
 
@@ -386,24 +388,38 @@ def get(name: str) -> tuple[Architecture, Entry]:
     near = nearest(name)
     raise HubError(
         f"there is no model named {name!r}.\n"
-        f"Nearest: {', '.join(near) if near else 'none'}.\n"
-        "All names: bestiary list (or bt.list_models()). A repository is loaded by its id, "
+        + (f"Nearest: {', '.join(near)}.\n" if near else "")
+        + "All names: bestiary list (or bt.list_models()). A repository is loaded by its id, "
         "'org/name', a folder by its path.",
         name=name,
         nearest=near,
     )
 
 
-def nearest(name: str, count: int = 3) -> list[str]:
-    """The names most like this one."""
+def nearest(name: str, count: int = 3, cutoff: float = _ALIKE) -> list[str]:
+    """The names most like this one, or like its family's: none that are far from it.
+
+    Args:
+        cutoff: from 0, where anything will do, to 1.
+    """
     _scan()
     wanted = canonical(name)
     names = {**{alias: offer.entry.name for alias, offer in _offers().items()}, **_names}
     own = sorted(set(names.values()))
-    starts = [n for n in own if wanted and (n.startswith(wanted) or wanted in n)]
-    alike = difflib.get_close_matches(wanted, sorted(names), n=count, cutoff=0.1)
+    first = re.split(r"[-./]", wanted)[0]
+    holding = sorted(
+        (n for n in own if wanted and wanted in n), key=lambda n: not n.startswith(first)
+    )
+    families: dict[str, list[str]] = {}
+    for n in own:
+        families.setdefault(re.split(r"[-./]", n)[0], []).append(n)
+    alike = [names[a] for a in difflib.get_close_matches(wanted, sorted(names), count, cutoff)]
+    for family in difflib.get_close_matches(wanted, sorted(families), count, cutoff):
+        alike += families[family][:count]
+    if len(first) > 2:  # llama-3.2-1b: tinyllama-...
+        alike += [n for n in own if first in n]
     found: list[str] = []
-    for n in [*starts, *(names[a] for a in alike)]:
+    for n in [*holding, *alike]:
         if n not in found:
             found.append(n)
     return found[:count]

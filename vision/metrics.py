@@ -89,7 +89,8 @@ class ClassificationReport:
     Attributes:
         labels: names of the classes.
         confusion: counts, rows true, columns predicted.
-        top5: the part of samples whose right class is among the five best.
+        top5: the part of samples whose right class is among the five best; of five classes or
+            fewer that says nothing, and it is not shown.
     """
 
     labels: tuple[str, ...]
@@ -156,12 +157,12 @@ class ClassificationReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values; None in place of NaN."""
+        """Everything as JSON values; None in place of NaN and of what says nothing."""
         columns = zip(self.precision, self.recall, self.f1, self.support, strict=True)
         return {
             "samples": self.samples,
             "accuracy": _number(self.accuracy),
-            "top5": _number(self.top5),
+            "top5": _number(self.top5) if len(self.labels) > 5 else None,
             "classes": {
                 label: {
                     "precision": _number(precision),
@@ -189,7 +190,8 @@ class ClassificationReport:
                     for value, size in zip(numbers, (9, 6, 5), strict=True)
                 )
                 lines.append(f"{label[:width]:<{width}}  {shown}  {self.support[i]:>7}")
-        lines.append(f"accuracy {self.accuracy:.4f}, top-5 {self.top5:.4f}, {self.samples} samples")
+        top5 = f", top-5 {self.top5:.4f}" if len(self.labels) > 5 else ""
+        lines.append(f"accuracy {self.accuracy:.4f}{top5}, {self.samples} samples")
         return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ class Progress(Generic[T]):
         self._on = self._file is not None and (_wanted() if enabled is None else enabled)
         self._start = time.monotonic()
         self._next = self._start + delay
-        self._printed = False
+        self._said: tuple[float, str] | None = None  # of the last line: how much, and the note
         self._closed = False
         self._bar: Any = None
 
@@ -84,14 +84,14 @@ class Progress(Generic[T]):
             self._show()
 
     def close(self, finished: bool = True) -> None:
-        """End the bar; prints a last line where earlier ones were printed."""
+        """End the bar; prints a last line where earlier ones were printed and it is another."""
         if self._closed:
             return
         self._closed = True
         if self._bar is not None:
             self._move_bar()
             self._bar.close()
-        elif self._printed and finished:
+        elif finished and self._said not in (None, (self.done, self._note)):
             self._line()
 
     def _show(self) -> None:
@@ -129,7 +129,7 @@ class Progress(Generic[T]):
         self._bar.refresh()
 
     def _line(self) -> None:
-        self._printed = True
+        self._said = self.done, self._note
         try:
             print(self._text(), file=self._file, flush=True)
         except (OSError, ValueError):  # a closed pipe or file: nobody is reading

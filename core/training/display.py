@@ -83,9 +83,9 @@ class ProgressLine:
             )
 
     def close(self, trainer: Trainer) -> None:
-        """Remove the bar."""
+        """Remove the bar; what it would say at last is said by the line of the epoch."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.close(finished=False)
             self._bar = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -37,8 +38,8 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
     unknown = [label for label in found.labels if label not in model.labels]
     if unknown:
         raise DataError(
-            f"{data} has classes that the model does not know: {', '.join(unknown[:5])}.\n"
-            f"The model's: {', '.join(model.labels[:8])}{', ...' if len(model.labels) > 8 else ''}",
+            f"{data} has classes that the model does not know: {_listed(unknown, 5)}.\n"
+            f"The model's: {_listed(model.labels, 8)}",
             labels=unknown,
         )
     chosen = [i for i, s in enumerate(found.splits) if s == HELD_OUT] if found.splits else None
@@ -51,4 +52,10 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
         return
     click.echo(str(report))
     for true, predicted, count in report.mistakes():
-        click.echo(f"most confused: {true} taken for {predicted}, {count} times")
+        often = "once" if count == 1 else f"{count} times"
+        click.echo(f"most confused: {true!r} taken for {predicted!r}, {often}")
+
+
+def _listed(labels: Sequence[str], count: int) -> str:
+    """The first few, in quotation marks: names like 'tench, Tinca tinca' hold commas."""
+    return ", ".join(map(repr, labels[:count])) + (", ..." if len(labels) > count else "")

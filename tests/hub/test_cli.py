@@ -100,13 +100,30 @@ def test_check_names_broken_values(tmp_path, capfd):
     good = tmp_path / "with space ü.safetensors"
     save_file({"a": np.ones((2, 3), np.float32), "n": np.array([1, 2])}, good)
     assert _run(["check", str(good)]) == 0
-    assert "2 tensors, 8 values" in capfd.readouterr().out
+    said = capfd.readouterr().out.splitlines()
+    assert said[0] == f"sound: {good}"
+    assert said[1] == "2 tensors (1 int64, 1 float32), 8 values, 40 B"
+    assert said[2:] == ["largest: a 2x3, n 2", "every tensor: --all"]
+    assert _run(["check", str(good), "--all"]) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].split() == ["tensor", "dtype", "shape", "values"]
+    assert ["a", "float32", "2x3", "1", "..", "1"] in [line.split() for line in said[1:3]]
+    assert said[4] == f"sound: {good}" and len(said) == 6
     bad = tmp_path / "bad.safetensors"
     save_file({"w": np.array([1.0, np.nan, np.inf], np.float32)}, bad)
     assert _run(["check", str(bad), "--json"]) == 1
     found = json.loads(capfd.readouterr().out)
     assert not found["sound"]
     assert (found["tensors"][0]["nan"], found["tensors"][0]["infinite"]) == (1, 1)
+    assert _run(["check", str(bad)]) == 1
+    said = capfd.readouterr()
+    assert said.out.startswith(f"broken: {bad}\n1 tensor (1 float32), 3 values, 12 B\n")
+    assert said.out.splitlines()[3].split() == ["w", "float32", "3", "1", "1", "1", "..", "1"]
+    assert said.err == "1 of them hold NaN or infinite values\n"
+    many = {f"w{i}": np.array([np.inf], np.float32) for i in range(23)}
+    save_file(many, bad)
+    assert _run(["check", str(bad)]) == 1
+    assert "... and 3 more broken ones" in capfd.readouterr().out
     (tmp_path / "junk.safetensors").write_bytes(b"<html>")
     assert _run(["check", str(tmp_path / "junk.safetensors")]) == 1
     assert "HTML" in capfd.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import HubError
 from bestiary.hub import registry
-from bestiary.hub.registry import Bundled, Hub, Wheel, entries, find, get, nearest
+from bestiary.hub.registry import Bundled, Hub, Wheel, entries, find, get, nearest, task_of
 
 
 def test_case_and_underscores_are_forgiven():
@@ -24,6 +24,24 @@ def test_an_unknown_name_gets_the_three_nearest():  # ERRORS 31
     assert len(caught.value.nearest) == 3
     assert "efficientnet-lite0" in str(caught.value)
     assert "resnet50" in nearest("resnet5")
+    assert all(n.startswith("vit-") for n in nearest("vit"))
+    assert all(n.startswith("efficientnet") for n in nearest("efficentnet"))
+
+
+def test_names_that_are_far_are_not_offered():
+    assert nearest("nope") == []
+    assert nearest("nope", cutoff=0.1)
+    with pytest.raises(HubError) as caught:
+        get("nope")
+    assert "Nearest" not in str(caught.value) and "bestiary list" in str(caught.value)
+
+
+def test_a_trunk_is_listed_as_what_it_loads_as():
+    for architecture, entry in entries():
+        if entry.config is not None and not hasattr(architecture.config, "task"):
+            config = architecture.config(**entry.config)
+            bare = getattr(config, "num_classes", None) == 0
+            assert bare == (task_of(architecture, entry) == "image-feature-extraction"), entry.name
     assert find("zebra-net") is None
 
 

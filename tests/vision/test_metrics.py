@@ -57,7 +57,8 @@ def test_report() -> None:
     assert as_json["classes"]["dog"]["precision"] is None
     assert as_json["classes"]["owl"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
     text = str(report)
-    assert "accuracy 0.5000" in text
+    assert "accuracy 0.5000, 4 samples" in text  # of three classes all are among the first five
+    assert as_json["top5"] is None
     assert len(text.splitlines()) == 5
 
 

@@ -45,6 +45,14 @@ def test_lines_in_a_pipe(clock):
     assert "\r" not in file.getvalue()
 
 
+def test_a_last_line_that_would_repeat_the_one_before_is_not_printed(clock):
+    file = io.StringIO()
+    with progress(total=3, unit="images", file=file) as bar:
+        clock.now += 15
+        bar.update(3)
+    assert len(file.getvalue().splitlines()) == 1
+
+
 def test_bytes_and_unknown_total(clock):
     file = io.StringIO()
     with progress(what="fetching", unit="B", file=file) as bar:

@@ -218,6 +218,8 @@ def test_long_epochs_say_how_far_they_are(monkeypatch, capsys):
     trainer(epochs=1, quiet=False).fit()
     lines = capsys.readouterr().err.splitlines()
     assert lines[1].startswith("epoch 1/1: 2 of 9 batches (22%), ")
+    assert len(lines) == 10  # one for each batch, and one for the epoch
+    assert lines[9].startswith("epoch 1/1: loss ")
 
 
 @pytest.mark.parametrize(
