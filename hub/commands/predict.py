@@ -24,6 +24,7 @@ class Asked:
     explain: Path | None
     coco: Path | None
     csv: Path | None
+    context: str | None
     as_json: bool
 
     def refuse(self, why: str, *options: str) -> None:
@@ -58,6 +59,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     type=_FOLDER,
     help="Classifiers: folder for pictures of where the first answer was seen.",
 )
+@click.option("--context", help="To answer questions: the text, or @FILE, where answers stand.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @json_option
 def predict_command(
@@ -71,16 +73,18 @@ def predict_command(
     draw: Path | None,
     masks: Path | None,
     explain: Path | None,
+    context: str | None,
     device: str,
     as_json: bool,
 ) -> int:
-    """Run the model NAME on INPUTs: for models that see, pictures or folders of them.
+    """Run the model NAME on INPUTs: pictures or folders of them for models that see; for those that
+    read, texts, @FILE for the lines of a file, or - for those of the standard input.
 
     Answers are printed as they come. An input that cannot be read is named on the error output and
     does not stop the others; the exit code is 1 then.
     """
     words = None if labels is None else [w.strip() for w in labels.split(",") if w.strip()]
-    asked = Asked(name, top, words, threshold, draw, masks, explain, coco, csv, as_json)
+    asked = Asked(name, top, words, threshold, draw, masks, explain, coco, csv, context, as_json)
     model = load(name, device=device)
     if domain_of(model.task) == "vision":
         from .predict_pictures import predict_pictures

@@ -48,6 +48,7 @@ def predict_pictures(model: Any, inputs: tuple[str, ...], asked: Asked) -> int:
         UsageError: an option that the model has no use for, or an input that is not there.
         ConfigError: the model gives vectors.
     """
+    asked.refuse("sees", "context")
     if model.task not in _TASKS:
         raise ConfigError(f"{asked.name} is for {model.task}, which predict does not run")
     shown = _TASKS[model.task](model, asked)
