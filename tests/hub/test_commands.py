@@ -14,6 +14,7 @@ import bestiary as bt
 from bestiary.core.weights import load_file, save_file
 from bestiary.hub.cli import _run
 from bestiary.hub.finding import Wanted, search
+from bestiary.hub.registry import task_of
 
 DATA = Path(__file__).parents[1] / "references" / "data"
 MODEL = DATA / "resnet-transformers-bottleneck"
@@ -257,7 +258,8 @@ def test_the_best_fit_comes_first():
     assert names[0].startswith("vit-small") and "deit-small-patch16-224" in names
     sizes = [e.parameters for _, e in search([], Wanted(fewest=20_000_000, most=30_000_000))]
     assert sizes and all(20_000_000 <= n <= 30_000_000 for n in sizes)
-    assert all("classification" in a.task for a, _ in search([], Wanted(task="classification")))
+    found = search([], Wanted(task="classification"))
+    assert found and all("classification" in task_of(a, e) for a, e in found)
 
 
 # -- convert ---------------------------------------------------------------------------------------
