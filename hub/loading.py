@@ -27,6 +27,7 @@ from .registry import (
     architecture_of_config,
     entry_of_repository,
     find,
+    layout_of,
     supported,
 )
 from .repository import read_json
@@ -262,7 +263,8 @@ def from_folder(
         found = architecture_of_config(published)
         architecture, layout = found if found is not None else (None, "")
     else:
-        layout = (architecture_of_config(published) or (None, "native"))[1]
+        own = layout_of(architecture, published)  # without importing all the others
+        layout = own or (architecture_of_config(published) or (None, "native"))[1]
     if architecture is not None and layout not in architecture.layouts:
         raise HubError(f"{architecture.name} has no layout {layout!r}", layout=layout)
     if architecture is None:

@@ -317,10 +317,21 @@ def _scan() -> None:
 
 
 def _import_what_mentions(name: str) -> None:
-    """Import the files that hold a name in quotes: most likely one of them registers it."""
-    spelled = re.compile(rf'"{re.escape(name).replace("-", "[-_]")}"', re.IGNORECASE)
+    """Import the files that hold a name in quotes: most likely one of them registers it.
+
+    Entries may stand in a file of their own, which an architecture's file imports.
+    """
+    loose = "[-_]".join(re.escape(part) for part in name.split("-"))
+    spelled = re.compile(f'"{loose}"', re.IGNORECASE)
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for domain in DOMAINS
+        for path in (_ROOT / domain).glob("*.py")
+    }
+    named = {path for path, text in texts.items() if spelled.search(text)}
     for module, path in _files():
-        if spelled.search(path.read_text(encoding="utf-8")):
+        beside = (f"from .{other.stem} import" for other in named if other.parent == path.parent)
+        if path in named or any(line in texts[path] for line in beside):
             _import(module)
 
 
@@ -449,19 +460,27 @@ def architecture_by_name(name: str) -> Architecture | None:
 def architecture_of_config(config: Mapping[str, Any]) -> tuple[Architecture, str] | None:
     """The architecture that a published config.json describes, and its layout."""
     _scan()
-    model_type, timm_name = config.get("model_type"), config.get("architecture")
     wrote = config.get("architectures")
     name = wrote[0] if isinstance(wrote, list) and wrote else None
     for architecture in _architectures.values():
         if name in architecture.classes:
             return architecture, "transformers"
     for architecture in _architectures.values():
-        if model_type is not None and model_type in architecture.model_types:
-            return architecture, "transformers"
-        if timm_name is not None and any(
-            re.fullmatch(pattern, str(timm_name)) for pattern in architecture.architectures
-        ):
-            return architecture, "timm"
+        layout = layout_of(architecture, config)
+        if layout is not None:
+            return architecture, layout
+    return None
+
+
+def layout_of(architecture: Architecture, config: Mapping[str, Any]) -> str | None:
+    """How a published config.json is written, if it is one of this architecture."""
+    model_type, timm_name = config.get("model_type"), config.get("architecture")
+    if model_type is not None and model_type in architecture.model_types:
+        return "transformers"
+    if timm_name is not None and any(
+        re.fullmatch(pattern, str(timm_name)) for pattern in architecture.architectures
+    ):
+        return "timm"
     return None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -91,3 +93,15 @@ def test_names_and_aliases_are_unique():
     for _, entry in entries():
         for name in (entry.name, *entry.aliases):
             assert seen.setdefault(registry.canonical(name), entry.name) == entry.name
+
+
+def test_a_name_is_found_by_importing_one_file():
+    """Also where the entries stand in a file beside the architecture's."""
+    code = (
+        "import sys\nfrom bestiary.hub.registry import find\n"
+        "assert find({name!r}) is not None\n"
+        "found = [m for m in sys.modules if m.startswith(('bestiary.vision.', 'bestiary.text.'))]\n"
+        "assert not any(m.endswith({other!r}) for m in found), found\n"
+    )
+    for name, other in (("all-minilm-l6-v2", ".convnext"), ("efficientnet_lite0", ".bert")):
+        subprocess.run([sys.executable, "-c", code.format(name=name, other=other)], check=True)
