@@ -340,8 +340,10 @@ def find(name: str) -> tuple[Architecture, Entry] | None:
     wanted = canonical(name)
     if "/" in wanted:  # a repository or a path: no reason to import every model
         return None
-    if wanted not in _names:
-        _import_what_mentions(wanted)
+    # Some files make their names of a stem and a number.
+    for stem in (wanted, wanted.rstrip("0123456789")):
+        if wanted not in _names and stem:
+            _import_what_mentions(stem)
     if wanted not in _names:
         offered = _resolved(wanted)
         if offered is not None:
