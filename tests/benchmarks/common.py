@@ -88,3 +88,26 @@ def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, C
         if (Path(folder) / name).is_dir()
         for batch in (1, 8)
     }
+
+
+def text_jobs(
+    job: Callable[[Path, str, np.ndarray[Any, Any], int], Job],
+) -> dict[str, Callable[[], Job]]:
+    """A job for each saved text model and run: its folder, how, the ids, tokens to write."""
+    from texts import PROMPT, RUNS
+
+    folder = os.environ.get(MODELS)
+    if folder is None:
+        return {}
+
+    def make(name: str, how: str, texts: int, tokens: int) -> Callable[[], Job]:
+        length = PROMPT if how == "write" else tokens
+        ids = np.random.default_rng(0).integers(100, 30_000, (texts, length))
+        return lambda: job(Path(folder) / name, how, ids, tokens if how == "write" else 0)
+
+    return {
+        f"{name}-{how}-{texts}x{tokens}": make(name, how, texts, tokens)
+        for name, runs in RUNS.items()
+        if (Path(folder) / name).is_dir()
+        for how, texts, tokens in runs
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for
+from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for, text_jobs
 
 import bestiary as bt
 from bestiary import nn, optim
@@ -223,6 +223,33 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 
 
 JOBS.update(family_jobs(family))
+
+
+def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:
+    model = bt.load(folder)
+    if how == "read":
+        x, last = bt.Tensor(ids), {"last": 1} if hasattr(model.module, "cache") else {}
+
+        def read() -> bt.Tensor:
+            found = model.module(x, **last)
+            return (found if isinstance(found, bt.Tensor) else found[0])[:, -1]
+
+        return Job(quiet(read))
+
+    def write() -> np.ndarray[Any, Any]:
+        with bt.inference_mode():
+            cache = model.module.cache(len(ids), ids.shape[1] + tokens)
+            scores = model.module(bt.Tensor(ids), cache=cache, last=1)
+            found = []
+            for _ in range(tokens):
+                found.append(scores.array[:, -1].argmax(axis=-1)[:, None])
+                scores = model.module(bt.Tensor(found[-1]), cache=cache, last=1)
+        return np.concatenate(found, axis=1)
+
+    return Job(write)
+
+
+JOBS.update(text_jobs(text))
 
 
 # -- starting ------------------------------------------------------------------------------------

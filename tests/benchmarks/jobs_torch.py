@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for
+from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for, text_jobs
 from torch import nn
 
 JOBS: dict[str, Callable[[], Job]] = {}
@@ -261,3 +261,20 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 
 
 JOBS.update(family_jobs(family))
+
+
+def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:
+    from texts import opened
+
+    model, x = opened(folder), torch.from_numpy(ids)
+    if how == "read":
+        return Job(quiet(lambda: model(x)[0][:, -1]))
+
+    def write() -> torch.Tensor:
+        settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+        return model.generate(x, **settings, pad_token_id=0, eos_token_id=None)[:, len(ids[0]) :]
+
+    return Job(quiet(write))
+
+
+JOBS.update(text_jobs(text))
