@@ -9,7 +9,7 @@ and keys. Attributes are named as transformers names them. Deviations from the p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -215,12 +215,11 @@ class Masks:
 class Mlp(nn.Module):
     """A gated MLP. Source: Shazeer 2020, "GLU variants improve transformer"."""
 
-    def __init__(self, config: Config) -> None:
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+    def __init__(self, width: int, inner: int, act: str, bias: bool = False) -> None:
         self.gate_proj = nn.Linear(width, inner, bias=bias)
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
-        self.act_fn = ACTIVATIONS[config.hidden_act]()
+        self.act_fn = ACTIVATIONS[act]()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
@@ -233,7 +232,7 @@ class Layer(nn.Module):
     def __init__(self, config: Config, layer: int) -> None:
         width, eps = config.hidden_size, config.rms_norm_eps
         self.self_attn = Attention(config, layer)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(width, config.intermediate_size, config.hidden_act, config.mlp_bias)
         self.input_layernorm = nn.RMSNorm(width, eps=eps)
         self.post_attention_layernorm = nn.RMSNorm(width, eps=eps)
 
@@ -271,9 +270,11 @@ class Llama(nn.Module):
         score: scores of classes, at the last token, for classification.
     """
 
-    def __init__(self, config: Config) -> None:
+    body: ClassVar[Any] = Transformer  # Gemma has another
+
+    def __init__(self, config: Any) -> None:
         self.config = config
-        self.model = Transformer(config)
+        self.model = self.body(config)
         self.lm_head: nn.Linear | None = None
         self.score: nn.Linear | None = None
         if config.task == "text-generation":

@@ -1,11 +1,12 @@
 """Tiny decoders with random weights, saved by transformers, with scores and greedy continuations.
 
-Run: python tests/references/decoders.py
+Run: python tests/references/decoders.py [names]
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import Any
 
 import common
@@ -37,6 +38,12 @@ _LLAMA3 = {
 }
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _YARN |= {"rope_theta": 1000.0}
+_GEMMA = {**_LLAMA, "head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 5}
+_GEMMA |= {"layer_types": ["sliding_attention", "full_attention"]}
+_GEMMA_ROPE = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 900.0},
+}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-transformers": ("GPT2LMHeadModel", _GPT2),
@@ -74,6 +81,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3-transformers": ("Qwen3ForCausalLM", {**_LLAMA, "head_dim": 8}),
     "qwen3-transformers-bare": ("Qwen3Model", {**_LLAMA, "head_dim": 4}),
+    "gemma3-transformers": ("Gemma3ForCausalLM", _GEMMA),
+    "gemma3-transformers-linear": (
+        "Gemma3ForCausalLM",
+        {**_GEMMA, "rope_parameters": _GEMMA_ROPE, "tie_word_embeddings": False},
+    ),
+    "gemma3-transformers-bare": ("Gemma3TextModel", _GEMMA),
+    "gemma3-transformers-classes": (
+        "Gemma3TextForSequenceClassification",
+        {**_GEMMA, "num_labels": 3},
+    ),
 }
 
 
@@ -90,6 +107,8 @@ def texts(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def main() -> None:
     """Write a folder for each."""
     for seed, (name, (kind, changes)) in enumerate(MODELS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         model_class = getattr(transformers, kind)
         model = model_class(model_class.config_class(**changes))
         common.randomise(model, seed)

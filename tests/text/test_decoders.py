@@ -14,11 +14,11 @@ from bestiary.core.weights import load_file
 from bestiary.hub.filling import Options
 from bestiary.hub.loading import from_folder
 from bestiary.hub.sources import Request
-from bestiary.text import gpt2, llama
+from bestiary.text import gemma3, gpt2, llama
 from bestiary.text.cache import KVCache
 
 DATA = Path(__file__).parent.parent / "references" / "data"
-FAMILIES = ("gpt2-", "llama-", "mistral-", "qwen")
+FAMILIES = ("gpt2-", "llama-", "mistral-", "qwen", "gemma3-")
 FOLDERS = sorted(p.parent.name for p in DATA.glob("*-transformers*/config.json"))
 FOLDERS = [name for name in FOLDERS if name.startswith(FAMILIES)]
 GENERATING = [n for n in FOLDERS if not n.endswith(("-bare", "-classes"))]
@@ -178,6 +178,10 @@ def test_texts_longer_than_the_table_of_positions() -> None:
         (llama, {"rope_scaling": (("type", "linear"),)}, "lacks a number"),
         (llama, {"sliding_window": 0}, "sliding_window"),
         (llama, {"rms_norm_eps": -1.0}, "rms_norm_eps"),
+        (gemma3, {"layer_types": ("full_attention",)}, "1 layers of 26"),
+        (gemma3, {"layer_types": ("odd",) * 26}, "odd"),
+        (gemma3, {"query_pre_attn_scalar": 0.0}, "query_pre_attn_scalar"),
+        (gemma3, {"num_key_value_heads": 3}, "heads"),
     ],
 )
 def test_configurations_that_make_no_sense(family: Any, changes: dict[str, Any], word: str) -> None:
@@ -188,6 +192,15 @@ def test_configurations_that_make_no_sense(family: Any, changes: dict[str, Any],
 def test_unknown_keys_are_named() -> None:
     with pytest.raises(ConfigError, match="secret_sauce=3"):
         gpt2.from_transformers({"model_type": "gpt2", "secret_sauce": 3})
+    with pytest.raises(ConfigError, match="final_logit_softcapping"):
+        gemma3.from_transformers({"model_type": "gemma3_text", "final_logit_softcapping": 30.0})
+
+
+def test_gemma_as_transformers_4_wrote_it() -> None:
+    said = {"num_hidden_layers": 4, "sliding_window_pattern": 2, "rope_theta": 500.0}
+    config = gemma3.from_transformers({**said, "rope_local_base_freq": 20.0})
+    assert config.layer_types == ("sliding_attention", "full_attention") * 2
+    assert (config.rope_theta, config.rope_local_base_freq) == (500.0, 20.0)
 
 
 # -- the cache -------------------------------------------------------------------------------------

@@ -38,6 +38,14 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3},
     "llama": {**_ENCODER, "num_attention_heads": 2, "num_key_value_heads": 1},
+    "gemma3": {
+        **_ENCODER,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 6,
+        "query_pre_attn_scalar": 6,
+        "sliding_window": 3,
+    },
 }
 #: Networks with an encoder and a decoder, whose inputs differ, have tests of their own.
 ELSEWHERE = {"t5": "test_t5.py", "whisper": "test_whisper.py"}
