@@ -18,6 +18,7 @@ from ..core import nn
 from ..core.dtypes import float32
 from ..core.errors import ConfigError
 from ..core.nn import functional as F
+from ..core.ops.rotary import rotate_halves
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
@@ -26,7 +27,7 @@ from .cache import KVCache
 from .llama import TASKS, Llama, Masks, Mlp
 from .llama_published import TRANSFORMERS
 from .published import settings
-from .rope import Rotary, frequencies, rotated
+from .rope import Rotary, frequencies
 from .transformer import ACTIVATIONS, check_choice, check_classes, check_sizes
 
 _KINDS = ("sliding_attention", "full_attention")
@@ -184,7 +185,7 @@ class Attention(nn.Module):
         k = self.k_norm(reshape(self.k_proj(x), (b, t, self.shared, self.width)))
         v = reshape(self.v_proj(x), (b, t, self.shared, self.width))
         q, k, v = (permute_dims(part, (0, 2, 1, 3)) for part in (q, k, v))
-        q, k = rotated(q, *turns), rotated(k, *turns)
+        q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         mask = masks.of(self.window)

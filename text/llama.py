@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core import nn
 from ..core.nn import functional as F
+from ..core.ops.rotary import rotate_halves
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
@@ -22,7 +23,7 @@ from ..hub.registry import Layout, register
 from .cache import KVCache
 from .gpt2 import last_tokens
 from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
-from .rope import Rotary, frequencies, rotated
+from .rope import Rotary, frequencies
 from .transformer import (
     ACTIVATIONS,
     causal_mask,
@@ -169,7 +170,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (permute_dims(part, (0, 2, 1, 3)) for part in (q, k, v))
-        q, k = rotated(q, *turns), rotated(k, *turns)
+        q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         mask = masks.of(self.window)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError
-from ..core.ops.shape import concat
 from ..core.tensor import Tensor
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
@@ -136,14 +135,3 @@ class Rotary:
         width, theta, factor, longest = self._dynamic
         base = theta * (factor * length / longest - (factor - 1)) ** (width / (width - 2))
         return base ** -(np.arange(0, width, 2, dtype=np.float64) / width)
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs of features that are half a head apart.
-
-    Shape:
-        x (B, N, T, W), cos and sin (T, W / 2) or (B, 1, T, W / 2) -> (B, N, T, W)
-    """
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    return concat([a * cos - b * sin, b * cos + a * sin], axis=-1)

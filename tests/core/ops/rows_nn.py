@@ -10,7 +10,7 @@ from rows import Array, Row, Sample, apart, distinct, sample, uniform
 import bestiary as bt
 import bestiary.core.nn.functional as F
 from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
-from bestiary.core.ops import dropout, normalization, resampling, sampling
+from bestiary.core.ops import dropout, normalization, resampling, rotary, sampling
 
 # -- linear ------------------------------------------------------------------------------------
 
@@ -27,6 +27,27 @@ def _linear_samples(rng: np.random.Generator) -> list[Sample]:
 
 def _linear(x: Array, w: Array, b: Any) -> Array:
     return np.asarray(x @ w.T + (0 if b is None else b))
+
+
+def _rotary_samples(rng: np.random.Generator) -> list[Sample]:
+    def turned(*shape: int, angles: tuple[int, ...], **constants: bool) -> Sample:
+        turns = uniform(rng, angles)
+        return sample(uniform(rng, shape), np.cos(turns), np.sin(turns), **constants)
+
+    return [
+        turned(2, 3, 5, 4, angles=(5, 2)),
+        turned(2, 3, 5, 4, angles=(2, 1, 5, 2), back=True),
+        turned(1, 6, angles=(1, 3)),
+        turned(6, angles=(3,)),
+        turned(0, 3, 4, angles=(3, 2)),
+        turned(2, 0, angles=(2, 0)),
+    ]
+
+
+def _rotary(x: Array, cos: Array, sin: Array, *, back: bool = False) -> Array:
+    half = x.shape[-1] // 2
+    turned = (x[..., :half] + 1j * x[..., half:]) * (cos + (-1j if back else 1j) * sin)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
 
 
 # -- convolution -------------------------------------------------------------------------------
@@ -515,6 +536,7 @@ ROWS = [
             ),
         ),
     ),
+    Row(rotary.rotate_halves, _rotary_samples, reference=_rotary, fixed=(1, 2)),
     Row(
         F.conv2d,
         _conv_samples,
