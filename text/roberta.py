@@ -81,7 +81,7 @@ class Trunk(nn.Module):
 class LanguageHead(nn.Module):
     """Scores of every token of the vocabulary."""
 
-    def __init__(self, config: Config, table: nn.Embedding) -> None:
+    def __init__(self, config: Any, table: nn.Embedding) -> None:
         width = config.hidden_size
         self.dense = nn.Linear(width, width)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -98,7 +98,7 @@ class LanguageHead(nn.Module):
 class ClassificationHead(nn.Module):
     """Scores of classes, from the first token."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Any) -> None:
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.out_proj = nn.Linear(config.hidden_size, config.num_classes)

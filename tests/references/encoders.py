@@ -37,6 +37,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("Roberta", {**_SMALL, "pad_token_id": 1, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**_SMALL, "pad_token_id": 1, "type_vocab_size": 1}),
     "distilbert": ("DistilBert", _DISTIL),
+    "mpnet": ("MPNet", _SMALL),
+    "modernbert": (
+        "ModernBert",
+        {
+            **_SMALL,
+            "num_hidden_layers": 4,
+            "local_attention": 6,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
+        },
+    ),
     "albert": ("Albert", {**_ALBERT, "hidden_act": "gelu_new", "num_hidden_groups": 1}),
 }
 ONLY = {"xlm-roberta": ("-mask",)}  # the same code as RoBERTa's

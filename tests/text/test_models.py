@@ -36,6 +36,8 @@ TINY: dict[str, dict[str, Any]] = {
         "n_heads": 3,
         "max_position_embeddings": 24,
     },
+    "mpnet": {**_ENCODER, "relative_attention_num_buckets": 8},
+    "modernbert": {**_ENCODER, "local_attention": 4},
     "gpt2": {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3},
     "llama": {**_ENCODER, "num_attention_heads": 2, "num_key_value_heads": 1},
     "gemma3": {
