@@ -21,6 +21,10 @@ class HubWarning(UserWarning):
     """A model was found or fetched, though not as one would expect."""
 
 
+class LengthWarning(UserWarning):
+    """A text is longer than those that a model was trained on."""
+
+
 def warn_once(key: str, message: str, category: type[Warning] = TrainingWarning) -> None:
     """Warn at the user's line, unless a warning of this key was given before."""
     if key in _given:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core import nn
 from ..core.nn import functional as F
+from ..core.notice import LengthWarning, warn_once
 from ..core.ops.rotary import rotate_halves
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
@@ -314,11 +315,25 @@ class Llama(nn.Module):
             places = positions(attention_mask, tokens, past)
         else:
             places = position_ids.cpu().array
+        self._check_length(places)
         masks = Masks(attention_mask, tokens, past, input_ids.device)
         x: Tensor = self.model(input_ids, places, masks, cache)
         if cache is not None:
             cache.advance(tokens)
         return x
+
+    def _check_length(self, places: Any) -> None:
+        """Warn once of places that were never trained: angles go on, quality does not."""
+        most, scaling = self.config.context, self.config.scaling or {}
+        stretched = scaling.get("rope_type", scaling.get("type")) in ("dynamic", "linear")
+        if places.size and int(places.flat[-1]) >= most and not stretched:
+            warn_once(
+                f"text longer than {most}",
+                f"{int(places.max()) + 1} tokens are more than the {most} that this model was "
+                "trained on at once (max_position_embeddings): what it says of them is hardly of "
+                f"use.\nCut the text (ids[:, -{most}:]) or split it into chunks.",
+                LengthWarning,
+            )
 
     def forward(
         self,
@@ -341,6 +356,8 @@ class Llama(nn.Module):
         Raises:
             ShapeError: other axes, a mask of another shape.
             IndexRangeError: an id outside the vocabulary.
+        Warns:
+            LengthWarning: more tokens than it was trained on, once.
         """
         x = self.hidden(input_ids, attention_mask, position_ids, cache)
         if self.score is not None:

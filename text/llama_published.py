@@ -73,7 +73,7 @@ def from_transformers(published: dict[str, Any], config: type[Any]) -> dict[str,
     return found
 
 
-def _entry(name: str, repo: str, *, licence: str, commercial: bool, **more: Any) -> Entry:
+def _entry(name: str, repo: str, *, licence: str, commercial: bool | None, **more: Any) -> Entry:
     facts: dict[str, Any] = {"config": None, "layout": "transformers", "license": licence}
     return Entry(name=name, sources=(Hub(repo),), commercial=commercial, **facts, **more)
 
@@ -83,6 +83,13 @@ ENTRIES = (
     _entry("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", **_OPEN),
     _entry("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", **_OPEN),
     _entry("tinyllama-1.1b-chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", **_OPEN),
+    _entry(
+        "llama-3.2-1b",
+        "meta-llama/Llama-3.2-1B",
+        licence="Llama 3.2 Community",
+        commercial=None,
+        gated=True,
+    ),
     _entry("mistral-7b-v0.3", "mistralai/Mistral-7B-v0.3", **_OPEN, gated=True),
     _entry("qwen2.5-0.5b-instruct", "Qwen/Qwen2.5-0.5B-Instruct", **_OPEN),
     _entry("qwen3-0.6b", "Qwen/Qwen3-0.6B", **_OPEN),

@@ -5,6 +5,7 @@ Run: python tests/references/decoders.py [names]
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from typing import Any
@@ -104,8 +105,38 @@ def texts(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return tuple(torch.tensor(x) for x in (ids, left, right))
 
 
+# Classes at the defaults of their library, which are published sizes; two layers of the large ones.
+_TWO = {"num_hidden_layers": 2}
+NAMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2LMHeadModel", {}),
+    "distilgpt2": ("GPT2LMHeadModel", {"n_layer": 6}),
+    "llama": ("LlamaForCausalLM", _TWO),
+    "mistral": ("MistralForCausalLM", _TWO),
+    "qwen2": ("Qwen2ForCausalLM", _TWO),
+    "qwen3": ("Qwen3ForCausalLM", _TWO),
+    "gemma3": ("Gemma3ForCausalLM", _TWO),
+}
+
+
+def names() -> None:
+    """Write config.json, names and shapes of every size, without weights."""
+    found: dict[str, object] = {"made_with": common.metadata("transformers")}
+    for name, (kind, changes) in NAMES.items():
+        model_class = getattr(transformers, kind)
+        config = model_class.config_class(**changes)
+        with torch.device("meta"):
+            model = model_class(config)
+        said = json.loads(config.to_json_string(use_diff=False))
+        found[name] = {"config": {**said, "architectures": [kind]}, **common.listing(model)}
+    path = common.DATA / "decoder_names.json"
+    path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
 def main() -> None:
-    """Write a folder for each."""
+    """Write a folder for each, and names and shapes at full size."""
+    if not sys.argv[1:] or "names" in sys.argv[1:]:
+        names()
     for seed, (name, (kind, changes)) in enumerate(MODELS.items()):
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
+from bestiary.core.notice import LengthWarning, forget_warnings
 from bestiary.core.weights import load_file
 from bestiary.hub.filling import Options
 from bestiary.hub.loading import from_folder
+from bestiary.hub.registry import get
+from bestiary.hub.rename import renamed
 from bestiary.hub.sources import Request
 from bestiary.text import gemma3, gpt2, llama
 from bestiary.text.cache import KVCache
@@ -114,6 +118,7 @@ def test_gradients_flow_and_training_lowers_the_loss(name: str) -> None:
 
 
 def test_dynamic_rope_is_that_of_longer_texts() -> None:
+    forget_warnings()
     plain = llama.Config(
         vocab_size=9,
         hidden_size=8,
@@ -133,7 +138,57 @@ def test_dynamic_rope_is_that_of_longer_texts() -> None:
     short, long = tokens([[1, 2, 3]]), tokens([[1, 2, 3] * 4])
     with bt.inference_mode():
         assert np.allclose(first(short).numpy(), second(short).numpy())
-        assert not np.allclose(first(long).numpy(), second(long).numpy(), atol=1e-7)
+        stretched = second(long).numpy()
+        with pytest.warns(LengthWarning, match="12 tokens are more than the 8"):
+            plain_scores = first(long).numpy()
+        assert not np.allclose(plain_scores, stretched, atol=1e-7)
+        first(long)  # told once
+
+
+# -- published sizes, and what we save ------------------------------------------------------------
+
+SIZES = json.loads((DATA / "decoder_names.json").read_text())
+PUBLISHED = sorted(set(SIZES) - {"made_with"})
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_at_full_size(name: str) -> None:
+    listed = SIZES[name]
+    entry = {"gpt2": "gpt2", "gemma3_text": "gemma-3-270m"}
+    architecture = get(entry.get(listed["config"]["model_type"], "qwen3-0.6b"))[0]
+    layout = architecture.layouts["transformers"]
+    theirs: dict[str, tuple[int, ...]] = {}
+    for key, line in listed["tensors"].items():
+        pattern = key.partition(" ")[0]
+        theirs |= {pattern.format(n): tuple(line[0]) for n in (line[1] if line[1:] else [0])}
+    wanted = {
+        new: theirs[old][::-1] if change is not None else theirs[old]
+        for old, (new, change) in renamed(list(theirs), layout.rename).items()
+    }
+    with bt.nn.init.empty():
+        module = architecture.build(layout.config(listed["config"]))
+    assert {n: tuple(t.shape) for n, t in module.state_dict().items()} == wanted
+    assert sum(p.size for p in module.parameters()) == listed["parameters"]
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_transformers_reads_what_we_save(name: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    saved = bt.load(DATA / name).save(tmp_path)
+    written = json.loads((saved / "config.json").read_text())
+    model_class = getattr(transformers, written["architectures"][0])
+    model, info = model_class.from_pretrained(saved, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"], info
+    _, stored = opened(name)
+    mask = stored["right"]
+    with torch.no_grad():
+        ids = torch.tensor(np.where(mask, stored["input_ids"], 0))
+        out = model.eval()(ids, attention_mask=torch.tensor(mask))[0]
+    close(bt.asarray(out.numpy()), stored["right.output"], mask)
 
 
 # -- mistakes --------------------------------------------------------------------------------------
