@@ -274,7 +274,7 @@ class Transform(nn.Module):
 class Predictions(nn.Module):
     """Scores of every token of the vocabulary."""
 
-    def __init__(self, config: Config, table: nn.Embedding) -> None:
+    def __init__(self, config: Any, table: nn.Embedding) -> None:
         self.transform = Transform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
@@ -289,7 +289,7 @@ class Predictions(nn.Module):
 class LanguageHead(nn.Module):
     """The head of "fill-mask"."""
 
-    def __init__(self, config: Config, table: nn.Embedding) -> None:
+    def __init__(self, config: Any, table: nn.Embedding) -> None:
         self.predictions = Predictions(config, table)
 
     def forward(self, x: Tensor) -> Tensor:

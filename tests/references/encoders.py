@@ -37,6 +37,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("Roberta", {**_SMALL, "pad_token_id": 1, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**_SMALL, "pad_token_id": 1, "type_vocab_size": 1}),
     "distilbert": ("DistilBert", _DISTIL),
+    "deberta-v2": (
+        "DebertaV2",
+        {
+            **_SMALL,
+            "relative_attention": True,
+            "position_buckets": 6,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
+            "position_biased_input": False,
+        },
+    ),
     "mpnet": ("MPNet", _SMALL),
     "modernbert": (
         "ModernBert",

@@ -16,7 +16,16 @@ from bestiary.hub.loading import from_folder
 from bestiary.hub.sources import Request
 
 DATA = Path(__file__).parent.parent / "references" / "data"
-FAMILIES = ("bert-", "roberta-", "xlm-roberta-", "distilbert-", "albert-", "mpnet-", "modernbert-")
+FAMILIES = (
+    "bert-",
+    "roberta-",
+    "xlm-roberta-",
+    "distilbert-",
+    "albert-",
+    "mpnet-",
+    "modernbert-",
+    "deberta-v2-",
+)
 FOLDERS = sorted(p.parent.name for p in DATA.glob("*-transformers*/config.json"))
 FOLDERS = [name for name in FOLDERS if name.startswith(FAMILIES)]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

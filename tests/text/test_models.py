@@ -36,6 +36,7 @@ TINY: dict[str, dict[str, Any]] = {
         "n_heads": 3,
         "max_position_embeddings": 24,
     },
+    "deberta-v2": {**_ENCODER, "position_buckets": 4},
     "mpnet": {**_ENCODER, "relative_attention_num_buckets": 8},
     "modernbert": {**_ENCODER, "local_attention": 4},
     "gpt2": {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3},
