@@ -120,10 +120,11 @@ def filled(
     reshaped = architecture.fit(state, original, config) if architecture.fit is not None else ()
     targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
     other = getattr(original, "task", None) != getattr(config, "task", None)
-    if other:  # the heads of the task that it was for
-        mine = [n for n in state if n not in targets and _inside(n, architecture.head)]
-        dropped += tuple(sorted(mine))
-        state = {name: array for name, array in state.items() if name not in mine}
+    # The heads of the task that it was for; parts that files have whether their task needs them.
+    unused = (*architecture.fresh, *(architecture.head if other else ()))
+    mine = {n for n in state if n not in targets and _inside(n, unused)}
+    dropped += tuple(sorted(mine))
+    state = {name: array for name, array in state.items() if name not in mine}
     replaced = _replace_head(architecture, module, state, targets, options, other)
     cast = []
     for new, array in state.items():

@@ -350,7 +350,8 @@ def from_transformers(published: dict[str, Any]) -> Config:
     width = said.get("hidden_size", 768)
     expect(said, "DeBERTa", embedding_size=(width,), pooler_hidden_size=(width,))
     also = _ALSO | {"conv_kernel_size", "embedding_size"}
-    return Config(**settings(said, Config, "DeBERTa", task="fill-mask", also=also))
+    # The files of the pretraining name no class, and have no head that is of use.
+    return Config(**settings(said, Config, "DeBERTa", task="feature-extraction", also=also))
 
 
 @register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,74 @@ def test_names_of_2018(tmp_path: Path) -> None:
         found = opened(tmp_path).module.eval()(**inputs_of(stored)).numpy()
     real = stored["attention_mask"].astype(bool)
     assert np.abs(found - stored["output.logits"])[real].max() < 1e-4
+
+
+@pytest.mark.parametrize("ending", ["mask", "tokens", "spans"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "mpnet"])
+def test_a_pooler_that_the_task_does_not_need(family: str, ending: str, tmp_path: Path) -> None:
+    """Files of bert-base-uncased and of many a fine-tuned model have one."""
+    source = DATA / f"{family}-transformers-{ending}"
+    arrays = dict(load_file(source / "model.safetensors"))
+    name = f"{family}.pooler" if family == "albert" else f"{family}.pooler.dense"
+    arrays |= {f"{name}.weight": np.ones((24, 24), np.float32)}
+    arrays |= {f"{name}.bias": np.ones(24, np.float32)}
+    (tmp_path / "config.json").write_text((source / "config.json").read_text())
+    save_file(arrays, tmp_path / "model.safetensors")
+    found = opened(tmp_path)
+    assert {f"{name}.weight", f"{name}.bias"} <= set(found.report.dropped)
+    ids = bt.asarray([[5, 6, 7]])
+    with bt.inference_mode():
+        ours = outputs_of(found.module.eval()(ids))
+        wanted = outputs_of(opened(source).module.eval()(ids))
+    assert all(np.array_equal(ours[key].numpy(), wanted[key].numpy()) for key in wanted)
+
+
+def test_deberta_without_a_class_of_its_writer(tmp_path: Path) -> None:
+    """As microsoft/deberta-v3-small: the head of the pretraining under names of its own."""
+    source = DATA / "deberta-v2-transformers"
+    said = json.loads((source / "config.json").read_text())
+    del said["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    arrays = {f"deberta.{n}": a for n, a in load_file(source / "model.safetensors").items()}
+    arrays["lm_predictions.lm_head.bias"] = np.zeros(101, np.float32)
+    arrays["mask_predictions.dense.bias"] = np.zeros(24, np.float32)
+    save_file(arrays, tmp_path / "model.safetensors")
+    assert opened(tmp_path).config.task == "feature-extraction"
+    assert opened(tmp_path, num_classes=2).module(bt.asarray([[5, 6]])).shape == (1, 2)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_transformers_reads_what_we_save(name: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    saved = bt.load(DATA / name).save(tmp_path)
+    written = json.loads((saved / "config.json").read_text())
+    model_class = getattr(transformers, written["architectures"][0])
+    model, info = model_class.from_pretrained(saved, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"], info
+    stored = load_file(DATA / name / "reference.safetensors")
+    with torch.no_grad():
+        given = {key: torch.tensor(stored[key]) for key in INPUTS if key in stored}
+        out = model.eval()(**given)
+    real = stored["attention_mask"].astype(bool)
+    for key in (k for k in stored if k.startswith("output.")):
+        difference = np.abs(out[key.removeprefix("output.")].numpy() - stored[key])
+        if difference.shape[:2] == real.shape:
+            difference = difference[real]
+        assert difference.max() < 1e-4
+
+
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
+def test_unknown_keys_are_named(family: str, tmp_path: Path) -> None:
+    source = DATA / f"{family}-transformers-mask"
+    said = json.loads((source / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**said, "secret_sauce": 3}))
+    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match="secret_sauce=3"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES])
