@@ -117,6 +117,9 @@ def filled(
         state[new] = apply(arrays[old]) if apply is not None else arrays[old]
     dropped = tuple(sorted(set(arrays) - set(names)))
     join(state, architecture.layouts[layout].join)
+    settle = architecture.layouts[layout].settle
+    if settle is not None:
+        settle(state, original)
     reshaped = architecture.fit(state, original, config) if architecture.fit is not None else ()
     targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
     other = getattr(original, "task", None) != getattr(config, "task", None)

@@ -33,6 +33,7 @@ from .registry import (
 from .repository import read_json
 from .sources import Request, described, obtain, of_entry
 
+GGUF = ".gguf"  # how the name of such a file ends
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
 
 # The class that serves each task, imported when the first model of it is loaded.
@@ -69,6 +70,7 @@ class Loaded:
     processor: dict[str, Any] | None = None  # preprocessor_config.json
     labels: str | list[str] | None = None  # the name of a list, or the list
     folder: Path | None = None
+    metadata: dict[str, Any] | None = None  # of a GGUF file: its tokenizer is there
     image_size: tuple[int, int] | None = None  # that the caller asked for
 
 
@@ -93,7 +95,7 @@ def load(
 
     Args:
         name: a curated name (`bestiary list`), a hub repository `org/name` of a supported
-            family, or a folder with config.json and weights. An existing folder wins.
+            family, a folder with config.json and weights, or a GGUF file. What exists wins.
         weights: False builds the model untrained.
         device: "cpu", "cuda", "cuda:1".
         dtype: of the parameters; float32 unless given.
@@ -184,6 +186,10 @@ def _loaded(name: str | Path, options: Options) -> Loaded:
     found = None if isinstance(name, Path) or path.exists() else find(name)
     if found is not None:
         return _curated(*found, options)
+    if path.suffix == GGUF and path.is_file():
+        from .gguf import from_gguf
+
+        return from_gguf(path, options)
     here = obtain(name, options.request)
     options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
@@ -226,6 +232,12 @@ def _curated(architecture: Architecture, entry: Entry, options: Options) -> Load
         licences.describe(card, found.path)
         if options.num_classes is None:
             loaded.labels = entry.labels or loaded.labels
+        return loaded
+    if found.path.suffix == GGUF:
+        from .gguf import from_gguf
+
+        loaded = from_gguf(found.path, options)
+        loaded.card = card
         return loaded
     original = architecture.config(**(entry.config or {}))
     config = adapted(architecture, original, options)

@@ -181,6 +181,8 @@ class Layout:
         join: our name -> the (renamed) names whose tensors are put one below the other.
         detect: what config.json does not say and the names in the file do: gives the Config
             anew, of a Config and these names.
+        settle: changes arrays in place, by our names, where how depends on the Config that they
+            were written for: rows in another order, say.
         publish: the reverse of `config`, for models that were not loaded from such a file, so that
             they are saved as this publisher's; None where the Config alone does not tell.
     """
@@ -189,6 +191,7 @@ class Layout:
     config: Callable[[dict[str, Any]], Any] | None = None
     join: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     detect: Callable[[Any, Collection[str]], Any] | None = None
+    settle: Callable[[dict[str, Any], Any], None] | None = None
     publish: Callable[[Any], dict[str, Any]] | None = None
 
 

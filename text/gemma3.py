@@ -188,7 +188,7 @@ class Attention(nn.Module):
         q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        mask = masks.of(self.window)
+        k, v, mask = masks.seen(self.window, k, v)
         y = F.scaled_dot_product_attention(
             q,
             k,

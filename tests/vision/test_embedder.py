@@ -99,7 +99,8 @@ def test_saved_as_an_embedder_it_is_one_again(
 ) -> None:
     again = bt.load(model.save(tmp_path))
     assert isinstance(again, Embedder)
-    np.testing.assert_array_equal(again.encode(pictures), model.encode(pictures))
+    # The model of this module may have run often enough to be compiled, the new one has not.
+    np.testing.assert_allclose(again.encode(pictures), model.encode(pictures), atol=1e-5)
     assert isinstance(bt.load(tmp_path, num_classes=4), ImageClassifier)
 
 

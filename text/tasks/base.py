@@ -56,7 +56,9 @@ class TextTask:
     def _of(cls, loaded: Loaded, **more: Any) -> Self:
         """The same, with what a task has besides."""
         tokenizer, why = None, ""
-        if loaded.folder is not None:
+        if loaded.metadata is not None:
+            tokenizer = Tokenizer.from_gguf(loaded.metadata, name=loaded.card.name)
+        elif loaded.folder is not None:
             try:
                 tokenizer = Tokenizer.from_folder(loaded.folder)
             except (HubError, MissingExtra) as error:

@@ -112,6 +112,18 @@ class Tokenizer:
             folder=str(root),
         )
 
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], *, name: str = "tokenizer") -> Self:
+        """The tokenizer in the metadata of a GGUF file.
+
+        Raises:
+            DataError: it is of a kind that is not supported, or damaged.
+        """
+        from .gguf import read_gguf
+
+        engine, template, settings, files = read_gguf(metadata)
+        return cls(engine, template, settings, name=name, files=files)
+
     def save(self, folder: str | Path) -> None:
         """Write the files that it was read from."""
         for name, content in self.files.items():
