@@ -19,7 +19,7 @@ from ..core.ops.manipulation import split
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
-from ..hub.registry import Entry, Hub, Layout, register
+from ..hub.registry import Bundled, Entry, Hub, Layout, register
 from ..hub.rename import transposed
 from .cache import KVCache
 from .published import settings
@@ -355,6 +355,22 @@ _PAPER = "Radford et al. 2019, Language Models are Unsupervised Multitask Learne
             81_912_576,
             license="Apache-2.0",
             config={"n_layer": 6},
+        ),
+        Entry(
+            name="shakespeare",
+            sources=(Bundled("text/assets/shakespeare"),),
+            config={
+                "vocab_size": 1024,
+                "n_positions": 256,
+                "n_embd": 192,
+                "n_layer": 6,
+                "n_head": 6,
+            },
+            license="Apache-2.0",
+            commercial=True,
+            parameters=2_915_328,
+            note="writes plays; trained by this library (docs/examples/shakespeare.py); 1.381 nats "
+            "a character on a play that it never saw",
         ),
     ],
 )
