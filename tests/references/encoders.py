@@ -5,6 +5,7 @@ Run: python tests/references/encoders.py
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -68,6 +69,29 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 ONLY = {"xlm-roberta": ("-mask",)}  # the same code as RoBERTa's
 SEGMENTS = ("bert", "albert")
 
+# Classes at the defaults of their library; the sizes of deberta-v3-small are those of its Config.
+_V3 = {"num_hidden_layers": 6, "type_vocab_size": 0, "position_buckets": 256}
+_V3 |= {"relative_attention": True, "position_biased_input": False, "share_att_key": True}
+_V3 |= {"norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p"}
+NAMES: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES} | {"deberta-v2": _V3}
+
+
+def names() -> None:
+    """Write config.json, names and shapes of every family at full size, without weights."""
+    found: dict[str, object] = {"made_with": common.metadata("transformers")}
+    for family, changes in NAMES.items():
+        for kind in ("ForMaskedLM", "ForSequenceClassification"):
+            model_class = getattr(transformers, FAMILIES[family][0] + kind)
+            config = model_class.config_class(**changes)
+            with torch.device("meta"):
+                model = model_class(config)
+            said = {**json.loads(config.to_json_string(use_diff=False))}
+            said["architectures"] = [model_class.__name__]
+            found[model_class.__name__] = {"config": said, **common.listing(model)}
+    path = common.DATA / "encoder_names.json"
+    path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
 
 def main() -> None:
     """Write a folder for each."""
@@ -103,6 +127,7 @@ def main() -> None:
             )
             (folder / "model.safetensors").chmod(0o644)
             print(folder.name, {k: tuple(v.shape) for k, v in stored.items()})
+    names()
 
 
 if __name__ == "__main__":

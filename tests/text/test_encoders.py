@@ -14,6 +14,8 @@ from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
 from bestiary.core.weights import load_file, save_file
 from bestiary.hub.filling import Options
 from bestiary.hub.loading import from_folder
+from bestiary.hub.registry import architecture_of_config
+from bestiary.hub.rename import renamed
 from bestiary.hub.sources import Request
 
 DATA = Path(__file__).parent.parent / "references" / "data"
@@ -172,6 +174,27 @@ def test_deberta_without_a_class_of_its_writer(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "model.safetensors")
     assert opened(tmp_path).config.task == "feature-extraction"
     assert opened(tmp_path, num_classes=2).module(bt.asarray([[5, 6]])).shape == (1, 2)
+
+
+SIZES = json.loads((DATA / "encoder_names.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(set(SIZES) - {"made_with"}))
+def test_names_and_shapes_at_full_size(name: str) -> None:
+    listed = SIZES[name]
+    found = architecture_of_config(listed["config"])
+    assert found is not None
+    layout = found[0].layouts[found[1]]
+    theirs: dict[str, tuple[int, ...]] = {}
+    for key, line in listed["tensors"].items():
+        pattern = key.partition(" ")[0]
+        theirs |= {pattern.format(n): tuple(line[0]) for n in (line[1] if line[1:] else [0])}
+    wanted = {new: theirs[old] for old, (new, _) in renamed(list(theirs), layout.rename).items()}
+    assert layout.config is not None
+    with bt.nn.init.empty():
+        module = found[0].build(layout.config(listed["config"]))
+    assert {n: tuple(t.shape) for n, t in module.state_dict().items()} == wanted
+    assert sum(p.size for p in module.parameters()) == listed["parameters"]
 
 
 @pytest.mark.reference
