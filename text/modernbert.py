@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import nn
+from ..core.errors import ConfigError
 from ..core.nn import functional as F
 from ..core.ops.manipulation import split, unstack
 from ..core.ops.rotary import rotate_halves
@@ -323,7 +324,11 @@ def from_transformers(published: dict[str, Any]) -> Config:
     kinds = said.get("layer_types")
     if isinstance(kinds, list) and "global_attn_every_n_layers" not in said:
         wide = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
-        said["global_attn_every_n_layers"] = wide[1] if len(wide) > 1 else len(kinds)
+        every = said["global_attn_every_n_layers"] = wide[1] if len(wide) > 1 else len(kinds)
+        if [i % every == 0 for i in range(len(kinds))] != [i in wide for i in range(len(kinds))]:
+            raise ConfigError(
+                "ModernBERT: layer_types without a period are not supported", got=kinds
+            )
     return Config(**settings(said, Config, "ModernBERT", task="fill-mask", also=_ALSO))
 
 
