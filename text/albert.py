@@ -7,8 +7,7 @@ Deviations from the paper: none.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import nn
@@ -17,7 +16,7 @@ from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, real
 from ..hub.registry import Entry, Hub, Layout, register
-from .bert import TASKS, Embeddings, Features, check_config, initialise, spans_of
+from .bert import TASKS, Embeddings, Features, check_config, detect, initialise, spans_of
 from .published import settings
 from .transformer import ACTIVATIONS, check_ids, check_sizes, key_mask
 
@@ -247,13 +246,6 @@ def from_transformers(published: dict[str, Any]) -> Config:
     also |= {"position_embedding_type", "layers_to_keep"}
     expect(published, "ALBERT", position_embedding_type=("absolute",))
     return Config(**settings(published, Config, "ALBERT", task="fill-mask", also=also))
-
-
-def detect(config: Config, names: Collection[str]) -> Config:
-    """Whether a file has the pooler, which config.json does not say."""
-    if config.task == "feature-extraction":
-        return replace(config, pooler=any("pooler." in name for name in names))
-    return config
 
 
 @register(

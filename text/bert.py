@@ -6,6 +6,7 @@ them. Weights: google-bert/bert-base-uncased (Apache-2.0). Deviations from the p
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -401,8 +402,8 @@ def from_transformers(published: dict[str, Any]) -> Config:
     return Config(**settings(published, Config, "BERT", task="fill-mask", also=also))
 
 
-def detect(config: Config, names: Any) -> Config:
-    """Whether a file has the pooler, which config.json does not say."""
+def detect(config: Any, names: Collection[str]) -> Any:
+    """The Config with whether a file has the pooler, which config.json does not say."""
     if config.task == "feature-extraction":
         return replace(config, pooler=any("pooler." in name for name in names))
     return config

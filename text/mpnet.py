@@ -7,8 +7,7 @@ sentence-transformers/all-mpnet-base-v2 (Apache-2.0). Deviations from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,17 @@ from ..core.ops.elementwise import where
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.registry import Entry, Hub, Layout, register
-from .bert import TASKS, Features, Intermediate, Output, Pooler, check_config, initialise, spans_of
+from .bert import (
+    TASKS,
+    Features,
+    Intermediate,
+    Output,
+    Pooler,
+    check_config,
+    detect,
+    initialise,
+    spans_of,
+)
 from .published import settings
 from .roberta import ClassificationHead, LanguageHead, places_of
 from .t5 import buckets
@@ -229,13 +238,6 @@ for _name in ("embeddings", "encoder", "pooler"):  # models without a head have 
 def from_transformers(published: dict[str, Any]) -> Config:
     """A config.json of transformers' MPNet."""
     return Config(**settings(published, Config, "MPNet", task="fill-mask"))
-
-
-def detect(config: Config, names: Collection[str]) -> Config:
-    """Whether a file has the pooler, which config.json does not say."""
-    if config.task == "feature-extraction":
-        return replace(config, pooler=any("pooler." in name for name in names))
-    return config
 
 
 @register(

@@ -7,8 +7,7 @@ is no padding. Attributes are named as transformers names them. Weights: Faceboo
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,17 @@ from ..core.nn import functional as F
 from ..core.tensor import Tensor
 from ..hub.configuration import expect
 from ..hub.registry import Entry, Hub, Layout, register
-from .bert import TASKS, Embeddings, Encoder, Features, Pooler, check_config, initialise, spans_of
+from .bert import (
+    TASKS,
+    Embeddings,
+    Encoder,
+    Features,
+    Pooler,
+    check_config,
+    detect,
+    initialise,
+    spans_of,
+)
 from .published import settings
 from .transformer import check_ids, check_sizes, key_mask
 
@@ -178,13 +187,6 @@ def from_transformers(published: dict[str, Any]) -> Config:
     also = {"position_embedding_type"}
     expect(published, "RoBERTa", position_embedding_type=("absolute",), is_decoder=(False,))
     return Config(**settings(published, Config, "RoBERTa", task="fill-mask", also=also))
-
-
-def detect(config: Config, names: Collection[str]) -> Config:
-    """Whether a file has the pooler, which config.json does not say."""
-    if config.task == "feature-extraction":
-        return replace(config, pooler=any("pooler." in name for name in names))
-    return config
 
 
 @register(
