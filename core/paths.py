@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import ConfigError
 
 
 def home() -> Path:
@@ -56,3 +59,22 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of the result, and see that files can be written there.
+
+    Called before the training, so that its hours are not lost to a folder.
+
+    Raises:
+        ConfigError: nothing can be saved there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be saved in {folder}: {error.strerror}.\n"
+            "Name another folder: out='my-model', or -o my-model on the command line.",
+            folder=str(folder),
+        ) from None

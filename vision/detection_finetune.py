@@ -23,6 +23,7 @@ from ..core.data.images import read_image
 from ..core.data.seeding import sample_rng
 from ..core.errors import ConfigError, DataError
 from ..core.insight.charts import contact_sheet, line_chart, save_chart
+from ..core.paths import check_folder
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
 from ..hub.card import Card
@@ -34,7 +35,7 @@ from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, ResizeBo
 from .detection_metrics import DetectionReport
 from .detection_sets import DetectionData, detection_data
 from .detector import Detector
-from .finetune import check_folder, keep_statistics
+from .finetune import keep_statistics
 from .labelled import HELD_OUT
 
 Array = np.ndarray[Any, Any]

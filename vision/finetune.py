@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from ..core.insight.charts import confusion_chart, line_chart, save_chart
 from ..core.insight.progress import progress
 from ..core.insight.system import cpu_count
 from ..core.nn import functional as F
+from ..core.paths import check_folder
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
@@ -542,25 +542,6 @@ def _card(task: ImageTask, found: LabelledPictures) -> Card:
     card.data = found.source
     card.training = {"starting from": task.card.name}
     return card
-
-
-def check_folder(folder: Path) -> None:
-    """Make the folder of the result, and see that files can be written there.
-
-    Called before the training, so that its hours are not lost to a folder.
-
-    Raises:
-        ConfigError: nothing can be saved there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ConfigError(
-            f"nothing can be saved in {folder}: {error.strerror}.\n"
-            "Name another folder: out='my-model', or -o my-model on the command line.",
-            folder=str(folder),
-        ) from None
 
 
 def _write(

@@ -28,13 +28,14 @@ from ..core.insight.charts import contact_sheet, line_chart, save_chart
 from ..core.insight.progress import progress
 from ..core.insight.system import cpu_count
 from ..core.nn import functional as F
+from ..core.paths import check_folder
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
 from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
-from .finetune import check_folder, keep_statistics
+from .finetune import keep_statistics
 from .labelled import HELD_OUT
 from .segmentation_augment import WithMask
 from .segmentation_losses import dice_loss, focal_loss

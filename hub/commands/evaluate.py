@@ -25,6 +25,15 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
     from ...vision.labelled import HELD_OUT, labelled_pictures
 
     model = load(name, device=device)
+    if model.task == "text-classification":
+        measured = model.evaluate(data)
+        if as_json:
+            print_json(measured)
+            return
+        click.echo(f"accuracy {measured['accuracy']:.1%} ({measured['texts']} texts)")
+        for label, share in measured["labels"].items():
+            click.echo(f"  {share:6.1%}  {label}")
+        return
     if model.task in ("object-detection", "image-segmentation"):
         found_there = model.evaluate(data)
         if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...core.errors import ConfigError
-from ..loading import load
+from ..loading import domain_of, load
 from .output import json_option, print_json
 
 
@@ -44,12 +44,18 @@ def finetune_command(
     DATA is a folder with a folder of pictures for each class (or with train and val folders that
     have them), or a CSV file with the columns path and label. For detectors it is a COCO JSON
     file, or a folder with VOC XML or YOLO text; for segmenters a folder with images and masks.
+    For models that read texts it is a CSV or JSONL file with a text and a label in each row.
     """
     model = load(name, device=device, weights=not untrained)
     if not hasattr(model, "finetune"):
         raise ConfigError(f"{name} is for {model.task}, which cannot be fine-tuned yet")
     target = out or Path(f"{Path(name).name}-finetuned")
     chosen = {k: v for k, v in settings.items() if v is not None}
+    if domain_of(model.task) == "text":
+        other = sorted({"head_epochs", "layer_decay", "mixup", "ema"} & chosen.keys())
+        if other or no_flip:
+            option = "--no-flip" if no_flip else "--" + other[0].replace("_", "-")
+            raise click.UsageError(f"{name} reads texts: {option} is for models that see")
     if "head_epochs" in chosen and model.task in ("object-detection", "image-segmentation"):
         raise click.UsageError(f"{name} trains all layers at once: --epochs, no --head-epochs")
     alone = sorted({"layer_decay", "mixup", "ema", "freeze"} & chosen.keys())

@@ -115,6 +115,34 @@ class TextClassifier(EncoderTask):
         order = np.argsort(-scores, kind="stable")[:top]
         return [{"index": int(i), "score": float(scores[i]), "text": texts[i]} for i in order]
 
+    def evaluate(self, data: Any, *, text: str = "text", label: str = "label") -> dict[str, Any]:
+        """How often it is right on labelled texts: `{"accuracy", "texts", "labels"}`.
+
+        Args:
+            data: a CSV or JSONL file, as for `finetune`; its labels must be the model's.
+            text, label: names of the columns or fields.
+        Raises:
+            DataError: the texts cannot be used, or have a label that the model does not know.
+        """
+        from ..finetune import labelled_texts
+
+        found = labelled_texts(data, text, label)
+        unknown = [name for name in found.labels if name not in self.labels]
+        if unknown:
+            raise DataError(
+                f"{data} has labels that the model does not know: {', '.join(unknown[:5])}.\n"
+                f"The model's: {', '.join(self.labels[:8])}",
+                labels=unknown,
+            )
+        wanted = [self.labels.index(found.labels[i]) for i in found.targets]
+        right = self.scores(found.texts).argmax(axis=1) == np.array(wanted)
+        names = np.array([found.labels[i] for i in found.targets])
+        return {
+            "accuracy": float(right.mean()),
+            "texts": len(found.texts),
+            "labels": {name: float(right[names == name].mean()) for name in found.labels},
+        }
+
     def _best(self, row: Array, top: int) -> list[dict[str, Any]]:
         order = np.argsort(-row, kind="stable")[:top]
         return [{"label": self.labels[i], "score": float(row[i])} for i in order]

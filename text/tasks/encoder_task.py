@@ -77,6 +77,18 @@ class EncoderTask(TextTask):
                 bar.update(len(rows))
         return found
 
+    def finetune(self, data: Any, **settings: Any) -> Any:
+        """Teach it labels of yours; returns a `TextClassifier` and leaves this task as it is.
+
+        Args:
+            data: a CSV or JSONL file with texts and labels.
+            settings: `out=` a folder for the result, `epochs=`, `lr=`, `freeze="trunk"` and the
+                other settings of `text.finetune.finetune`.
+        """
+        from ..finetune import finetune
+
+        return finetune(self, data, **settings)
+
     def _inputs(self, encoded: Any) -> dict[str, Tensor]:
         """The arguments of the network; masks and segments that say nothing are left out."""
         inputs = {"input_ids": Tensor(encoded.ids)}
