@@ -27,6 +27,7 @@ _NAMES = {
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
         "samples": "sample_photographs",
+        "scenes": "ball_scenes",
         "segmentation": "Segmentation",
         "segmentation_augment": "WithMask",
         "segmentation_losses": "dice_loss focal_loss",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .metrics import top_k as top_k
     from .preprocess import Preprocess as Preprocess
     from .samples import sample_photographs as sample_photographs
+    from .scenes import ball_scenes as ball_scenes
     from .segmentation import Segmentation as Segmentation
     from .segmentation_augment import WithMask as WithMask
     from .segmentation_losses import dice_loss as dice_loss

@@ -26,7 +26,7 @@ from ..hub.configuration import (
     real,
 )
 from ..hub.configuration import refuse_unknown as refuse
-from ..hub.registry import Entry, Hub, Layout, register
+from ..hub.registry import Bundled, Entry, Hub, Layout, Metric, register
 from . import dinov2, vit
 from .vit_layouts import JOIN as VIT_JOIN
 from .vit_layouts import TRANSFORMERS as VIT
@@ -320,6 +320,17 @@ _LARGER = replace(
     commercial=False,
     parameters=97_470_017,
 )
+_BALLS = Entry(
+    name="depth-balls",
+    sources=(Bundled("vision/assets/depth-balls"),),
+    config=None,  # as saved
+    license="Apache-2.0",
+    commercial=True,
+    parameters=395_953,
+    metric=Metric("% mean relative error", 8.05, "ball_scenes(100, seed=99)", 112, "docs/depth.md"),
+    paper="https://arxiv.org/abs/2406.09414",
+    note="balls on a tiled floor, in metres; trained by this library, see docs/examples/depth.py",
+)
 
 
 @register(
@@ -331,7 +342,7 @@ _LARGER = replace(
     },
     model_types=("depth_anything",),
     stem="backbone.patch_embed.proj.weight",
-    entries=(_SMALL, _LARGER),
+    entries=(_SMALL, _LARGER, _BALLS),
 )
 def depth_anything(config: Config) -> DepthAnything:
     """Depth Anything V2 for depth from one picture."""
