@@ -72,7 +72,7 @@ MODELS = "BESTIARY_BENCH_MODELS"  # the folder of run.py's --models
 
 def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, Callable[[], Job]]:
     """A job for each saved family and batch: `job` gets its folder and the pictures."""
-    from families import TIMM, TRANSFORMERS, side_of
+    from families import BATCHES, TIMM, TRANSFORMERS, side_of
 
     folder = os.environ.get(MODELS)
     if folder is None:
@@ -86,7 +86,7 @@ def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, C
         f"family-{name}-{batch}": make(name, batch)
         for name in (*TIMM, *TRANSFORMERS)
         if (Path(folder) / name).is_dir()
-        for batch in (1, 8)
+        for batch in BATCHES
     }
 
 

@@ -3,6 +3,8 @@
     ../peer/bin/python tests/benchmarks/families.py MODELS        # in the peer's environment, once
     python tests/benchmarks/run.py --peer ../peer/bin/python --models MODELS --only family
 
+    ../peer/bin/python tests/benchmarks/families.py MODELS --onnx [NAME...]    # for run.py --onnx
+
 Both sides of run.py then load the same folders, ours by their path alone, and are compared before
 they are timed: pictures of 224 pixels (512 for detection and segmentation), batches of 1 and 8.
 """
@@ -51,6 +53,10 @@ PICTURES_ONLY = ("clip-base-32",)  # of two towers, the one for pictures is time
 # Random weights of this one make numbers that overflow what can be compared.
 TAMED = ("efficientnet-v2-s",)
 LARGE = ("yolos-tiny", "segformer-b0", "deeplab-mobilenet-v2")
+
+
+EAGER = ("swin-tiny",)  # whose fused attention cannot be written as ONNX
+BATCHES = (1, 8)
 
 
 def side_of(name: str) -> int:
@@ -103,7 +109,38 @@ def make(folder: Path) -> None:
     (folder / "families.json").write_text(json.dumps([*TIMM, *TRANSFORMERS]), encoding="utf-8")
 
 
+def export(folder: Path) -> None:
+    """Write `1.onnx` and `8.onnx` beside a saved model: its first output, for these batches."""
+    import torch
+
+    class First(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            if folder.name in PICTURES_ONLY:
+                out = self.model.get_image_features(pixels)
+                return out if isinstance(out, torch.Tensor) else out.pooler_output
+            out = self.model(pixels)
+            return out if isinstance(out, torch.Tensor) else out[0]
+
+    inner, side = opened(folder), side_of(folder.name)
+    if folder.name in EAGER:
+        inner.set_attn_implementation("eager")
+    model = First(inner).eval()
+    for batch in BATCHES:
+        pixels = torch.zeros(batch, 3, side, side)
+        path = folder / f"{batch}.onnx"
+        torch.onnx.export(model, (pixels,), path, dynamo=True, external_data=False, verbose=False)
+        print(path, flush=True)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    make(Path(sys.argv[1]))
+    if sys.argv[2:3] == ["--onnx"]:
+        for chosen in sys.argv[3:] or [*TIMM, *TRANSFORMERS]:
+            export(Path(sys.argv[1]) / chosen)
+    else:
+        make(Path(sys.argv[1]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -60,9 +61,9 @@ class Side:
         self.process.stdout.close()
 
 
-def compare(name: str, folder: Path) -> str:
-    """The largest relative difference of the outputs of both sides."""
-    ours, theirs = folder / f"{name}.ours.npy", folder / f"{name}.peer.npy"
+def compare(name: str, folder: Path, other: str) -> str:
+    """The largest relative difference of our outputs from those of another side."""
+    ours, theirs = folder / f"{name}.ours.npy", folder / f"{name}.{other}.npy"
     if not (ours.exists() and theirs.exists()):
         return ""
     a, b = np.load(ours), np.load(theirs)
@@ -77,43 +78,47 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = Side(sys.executable, "ours", folder)
-        peer = Side(arguments.peer, "peer", folder) if arguments.peer else None
+        names = [*(["peer"] if arguments.peer else []), *(["onnx"] if arguments.onnx else [])]
+        others = {name: Side(arguments.peer, name, folder) for name in names}
         facts = ours.ask(do="facts")
         print(f"ours: {facts}")
-        if peer is not None:
-            print(f"peer: {peer.ask(do='facts')}")
+        for name, side in others.items():
+            print(f"{name}: {side.ask(do='facts')}")
         for name in facts["jobs"]:
-            if arguments.only and arguments.only not in name:
-                continue
-            rows.append(measure(name, ours, peer, arguments.rounds, folder))
-            print(line(rows[-1]), flush=True)
-        ours.close()
-        if peer is not None:
-            peer.close()
+            if not arguments.only or re.search(arguments.only, name):
+                rows.append(measure(name, ours, others, arguments.rounds, folder))
+                print(line(rows[-1]), flush=True)
+        for side in (ours, *others.values()):
+            side.close()
     return rows
 
 
-def measure(name: str, ours: Side, peer: Side | None, rounds: int, folder: Path) -> dict[str, Any]:
+def measure(
+    name: str, ours: Side, others: dict[str, Side], rounds: int, folder: Path
+) -> dict[str, Any]:
+    """Times of all sides that know a job, in turn; the others' keys begin with their name."""
     row: dict[str, Any] = {"job": name}
     prepared = ours.ask(do="prepare", job=name)
     row["unit"], row["work"] = prepared["unit"], prepared.get("work")
-    has_peer = peer is not None and peer.ask(do="prepare", job=name).get("known", False)
-    mine, theirs = [], []
+    asked = {k: s for k, s in others.items() if s.ask(do="prepare", job=name).get("known", False)}
+    mine: list[float] = []
+    theirs: dict[str, list[float]] = {other: [] for other in asked}
     for _ in range(rounds):
         mine.append(ours.ask(do="time", job=name)["seconds"])
-        if has_peer and peer is not None:
-            theirs.append(peer.ask(do="time", job=name)["seconds"])
+        for other, side in asked.items():
+            theirs[other].append(side.ask(do="time", job=name)["seconds"])
     row["ours"] = statistics.median(mine)
     row["spread"] = (min(mine), max(mine))
-    if theirs:
-        row["peer"] = statistics.median(theirs)
-        ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
-        row["times_faster"] = statistics.median(ratios)
-        row["ratio_spread"] = (min(ratios), max(ratios))
-        row["difference"] = compare(name, folder)
-    ours.ask(do="forget", job=name)
-    if peer is not None:
-        peer.ask(do="forget", job=name)
+    for other, times in theirs.items():
+        ratios = [b / a for a, b in zip(mine, times, strict=True)]
+        row[other] = {
+            "seconds": statistics.median(times),
+            "times_faster": statistics.median(ratios),
+            "ratio_spread": (min(ratios), max(ratios)),
+            "difference": compare(name, folder, other),
+        }
+    for side in (ours, *others.values()):
+        side.ask(do="forget", job=name)
     return row
 
 
@@ -127,12 +132,14 @@ def line(row: dict[str, Any]) -> str:
     text = f"{row['job']:<34} {shown(row['ours'])}"
     if row.get("work"):
         text += f" {row['work'] / row['ours'] / 1e9:7.0f} {row['unit']}"
-    if "peer" in row:
-        low, high = row["ratio_spread"]
-        text += (
-            f"   peer {shown(row['peer'])}   {row['times_faster']:.2f}x as fast"
-            f" ({low:.2f}..{high:.2f})   difference {row['difference']}"
-        )
+    for other in ("peer", "onnx"):
+        if other in row:
+            found = row[other]
+            low, high = found["ratio_spread"]
+            text += (
+                f"   {other} {shown(found['seconds'])}   {found['times_faster']:.2f}x as fast"
+                f" ({low:.2f}..{high:.2f})   difference {found['difference']}"
+            )
     return text
 
 
@@ -140,12 +147,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="Python of an environment with torch")
     parser.add_argument("--models", help="a folder of families.py: adds the jobs family-...")
-    parser.add_argument("--only", help="jobs whose name holds this")
+    parser.add_argument("--onnx", action="store_true", help="its onnxruntime too, for families")
+    parser.add_argument("--only", help="jobs whose name holds this, a regular expression")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", help="write the rows to this file")
     arguments = parser.parse_args()
     if arguments.models:
         os.environ[MODELS] = str(Path(arguments.models).resolve())
+    if arguments.onnx and not arguments.peer:
+        parser.error("--onnx runs in the environment of --peer")
     rows = run(arguments)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")

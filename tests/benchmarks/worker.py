@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+JOBS = {"ours": "jobs_ours", "peer": "jobs_torch", "onnx": "jobs_onnx"}
+PAUSE = 0.05  # seconds, in which the threads of the side before stop waiting for more work
 LEAST = 0.15  # seconds that one timing takes at least
 
 
 def main() -> None:
     side, folder = sys.argv[1], Path(sys.argv[2])
-    jobs = importlib.import_module("jobs_ours" if side == "ours" else "jobs_torch")
+    jobs = importlib.import_module(JOBS[side])
     ready: dict[str, tuple[Any, int]] = {}
     for text in sys.stdin:
         request = json.loads(text)
@@ -35,6 +37,8 @@ def main() -> None:
                 answer["unit"], answer["work"] = job.unit, job.work
         elif request["do"] == "time":
             function, count = ready[name]
+            time.sleep(PAUSE)
+            function()
             start = time.perf_counter()
             for _ in range(count):
                 function()
