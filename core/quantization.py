@@ -102,13 +102,14 @@ def unpack(xp: Any, raw: Any, form: str, features: int) -> Any:
             got=raw.shape[-1],
         )
     blocks = xp.ascontiguousarray(raw[..., layout.head :])
-    blocks = blocks.reshape(*raw.shape[:-1], -1, layout.bytes)
+    count = blocks.shape[-1] // layout.bytes
+    blocks = blocks.reshape(*raw.shape[:-1], count, layout.bytes)
     if layout.name == "int8":
         scale = xp.ascontiguousarray(raw[..., :_BITS]).view(float32)
         numbers = blocks.view(int8).astype(float32) * scale[..., None]
     else:
         numbers = _READERS[layout.name](xp, blocks)
-    return numbers.reshape(*raw.shape[:-1], -1)[..., :features]
+    return numbers.reshape(*raw.shape[:-1], count * layout.block)[..., :features]
 
 
 def _half(xp: Any, blocks: Any, at: int) -> Any:

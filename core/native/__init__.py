@@ -44,6 +44,7 @@ from .elementwise import (
 )
 from .epilogue import ACTIVATIONS, finish
 from .pooling import max_pool2d, max_pool2d_backward
+from .quantized import numbers, product
 from .rows import (
     NO_CLAMP,
     RELU,
@@ -110,9 +111,11 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_backward",
     "narrow",
+    "numbers",
     "pack_weight",
     "panel_width",
     "philox",
+    "product",
     "relu",
     "relu_backward",
     "set_isa",

@@ -39,6 +39,7 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 #include "depthwise.h"
 #include "implicit.h"
 #include "pooling.h"
+#include "quantized.h"
 
 #define ENTRY(name, buffers) {#name, buffers, FN(name)},
 static const Entry FN(ENTRIES)[] = {KERNELS(ENTRY){0, 0, 0}};

@@ -1,6 +1,9 @@
 /* Compiles the kernels for each instruction set and lists what this processor can run. */
 #include <math.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include "native.h"
 
 #define SIMD _Pragma("omp simd")
@@ -26,7 +29,7 @@ static _Thread_local float columns[PIXELS * LINE] __attribute__((aligned(64)));
 #define LANES 16
 #define REGISTERS 32
 #define TARGET WIDTH_ATTRIBUTE \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl" WIDTH_FLAG)))
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl" WIDTH_FLAG)))
 #include "body.h"
 #undef ISA
 #undef LANES
@@ -36,24 +39,26 @@ static _Thread_local float columns[PIXELS * LINE] __attribute__((aligned(64)));
 #define ISA avx2
 #define LANES 8
 #define REGISTERS 16
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,f16c")))
 #include "body.h"
 #undef ISA
 #undef LANES
 #undef REGISTERS
 #undef TARGET
 
+static int avx2_usable(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
+        && __builtin_cpu_supports("f16c");
+}
+
 static int avx512_usable(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        && avx2_usable();
 }
 
-static int avx2_usable(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
 #endif
 
 #define ISA generic

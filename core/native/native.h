@@ -31,7 +31,10 @@ typedef struct {
 
 enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 
-/* name, buffers: f float32, d float64, h 16-bit, u uint32; capital = written, ? = may be None */
+/* A format of weights of few bits. */
+#define STORED(X, name) X(product_##name, "bf?fF") X(numbers_##name, "bF")
+
+/* name, buffers: f float32, d float64, h 16-bit, u uint32, b bytes; capital = written, ? = may be None */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
     X(relu, "fF") X(sigmoid, "fF") X(hardswish, "fF") \
@@ -51,7 +54,10 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(im2col, "fF") X(col2im, "fF") \
     X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
     X(conv_pack, "fF") X(conv, "ff?f?fF") X(conv_weight_grad, "ffF") \
-    X(max_pool, "fF") X(max_pool_backward, "fffF")
+    X(max_pool, "fF") X(max_pool_backward, "fffF") \
+    STORED(X, q8_0) STORED(X, q4_0) STORED(X, q4_1) STORED(X, q5_0) STORED(X, q5_1) \
+    STORED(X, q4_k) STORED(X, q5_k) STORED(X, q6_k) \
+    STORED(X, int8) STORED(X, bfloat16) STORED(X, float16)
 
 typedef struct {
     const char *name, *buffers;
