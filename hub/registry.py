@@ -209,6 +209,7 @@ class Architecture:
         classes: of transformers, where other architectures have the same `model_type`; it comes
             before them for files that one of these classes wrote.
         architectures: timm's `architecture` names, as regular expressions.
+        class_names: `_class_name` of config.json files of diffusers.
         head: module paths that `num_classes=` and `task=` replace: of the heads of all its tasks.
         fresh: module paths beside a head that another task may need and the weights may lack.
         stem: the weight that `in_channels=` adapts.
@@ -224,6 +225,7 @@ class Architecture:
     model_types: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     stem: str | None = None
@@ -253,6 +255,7 @@ def register(
     model_types: tuple[str, ...] = (),
     classes: tuple[str, ...] = (),
     architectures: tuple[str, ...] = (),
+    class_names: tuple[str, ...] = (),
     head: tuple[str, ...] = (),
     fresh: tuple[str, ...] = (),
     stem: str | None = None,
@@ -271,6 +274,7 @@ def register(
             model_types=model_types,
             classes=classes,
             architectures=architectures,
+            class_names=class_names,
             head=head,
             fresh=fresh,
             stem=stem,
@@ -486,6 +490,8 @@ def layout_of(architecture: Architecture, config: Mapping[str, Any]) -> str | No
         re.fullmatch(pattern, str(timm_name)) for pattern in architecture.architectures
     ):
         return "timm"
+    if config.get("_class_name") in architecture.class_names:
+        return "diffusers"
     return None
 
 
@@ -509,7 +515,8 @@ def supported() -> list[str]:
     _scan()
     names: set[str] = set()
     for architecture in _architectures.values():
-        names.update(architecture.model_types or (architecture.name,))
+        own = architecture.model_types + architecture.class_names
+        names.update(own or (architecture.name,))
     return sorted(names)
 
 
