@@ -52,6 +52,8 @@ LAZY = {
     ("hub/cli.py", "get_command"): "names of the table of commands in the same file",
     ("hub/loading.py", "task_class"): "names of the table of tasks in the same file",
     ("hub/registry.py", "_import"): "files found in the package's own domain folders",
+    ("rl/environments/__init__.py", "__getattr__"): "names of the table in the same file",
+    ("rl/environments/make.py", "_by_name"): "files of the table in the same file",
     ("vision/__init__.py", "__getattr__"): "names of the table in the same file",
 }
 

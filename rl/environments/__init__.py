@@ -1,0 +1,42 @@
+"""Environments as arrays of many copies, and adapters for those of others.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# At once: a later import of the module of this name would hide the function.
+from .make import ENVIRONMENTS as ENVIRONMENTS
+from .make import make as make
+
+_NAMES = {
+    name: module
+    for module, names in {
+        "base": "ArrayEnv Step VectorEnv",
+        "cartpole": "CartPole",
+    }.items()
+    for name in names.split()
+}
+
+if TYPE_CHECKING:
+    from .base import ArrayEnv as ArrayEnv
+    from .base import Step as Step
+    from .base import VectorEnv as VectorEnv
+    from .cartpole import CartPole as CartPole
+
+__all__ = sorted([*_NAMES, "ENVIRONMENTS", "make"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})
