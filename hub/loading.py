@@ -45,6 +45,7 @@ _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
+    "mask-generation": ("vision.mask_generator", "MaskGenerator"),
     "object-detection": ("vision.detector", "Detector"),
     "question-answering": ("text.tasks.question_answerer", "QuestionAnswerer"),
     "text-classification": ("text.tasks.classifier", "TextClassifier"),
@@ -280,7 +281,8 @@ def from_folder(
     if architecture is not None and layout not in architecture.layouts:
         raise HubError(f"{architecture.name} has no layout {layout!r}", layout=layout)
     if architecture is None:
-        family = published.get("model_type") or published.get("architecture") or marker
+        known = ("model_type", "architecture", "_class_name")
+        family = next((published[key] for key in known if published.get(key)), marker)
         raise HubError(
             f"{name or folder}: the architecture {family!r} is not supported.\n"
             f"Supported: {', '.join(supported())}",

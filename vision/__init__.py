@@ -24,6 +24,8 @@ _NAMES = {
         "explain": "Explanation",
         "generated": "write_masks write_shapes",
         "labels": "imagenet_synsets label_names",
+        "mask_generator": "MaskGenerator",
+        "masks": "Mask draw_masks",
         "metrics": "ClassificationReport confusion_matrix top_k",
         "preprocess": "Preprocess",
         "samples": "sample_photographs",
@@ -75,6 +77,9 @@ if TYPE_CHECKING:
     from .generated import write_shapes as write_shapes
     from .labels import imagenet_synsets as imagenet_synsets
     from .labels import label_names as label_names
+    from .mask_generator import MaskGenerator as MaskGenerator
+    from .masks import Mask as Mask
+    from .masks import draw_masks as draw_masks
     from .metrics import ClassificationReport as ClassificationReport
     from .metrics import confusion_matrix as confusion_matrix
     from .metrics import top_k as top_k

@@ -33,13 +33,13 @@ _SILENT = frozenset((
     "_valid_processor_keys", "do_convert_rgb", "do_convert_annotations", "data_format", "format",
     "input_data_format", "auto_map", "default_to_square", "device", "disable_grouping",
     "return_tensors", "backend", "do_pad", "pad_and_return_pixel_mask",
-    "return_segmentation_masks",
+    "return_segmentation_masks", "mask_size", "mask_pad_size",
 ))  # fmt: skip
 _UNDERSTOOD = frozenset((
     "do_resize", "size", "max_size", "resample", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "pad_size",
 ))  # fmt: skip
-_PROCESSORS = ("Detr", "Yolos")
+_PROCESSORS = ("Detr", "Sam", "Yolos")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DetectionPreprocess:
 
     Args:
         shortest, longest: the shorter side becomes `shortest` pixels long, or less, so that the
-            longer one is at most `longest`.
+            longer one is at most `longest`. Without `shortest`, the longer side becomes `longest`.
         exact: height and width that pictures are stretched to instead.
         within: the largest height and width, which one side reaches, instead.
         multiple: sides become multiples of this (a little less than asked for).
@@ -117,6 +117,9 @@ class DetectionPreprocess:
         if self.within is not None:
             factor = min(self.within[0] / height, self.within[1] / width)
             return max(int(height * factor), 1), max(int(width * factor), 1)
+        if self.shortest is None and self.longest is not None:
+            factor = self.longest / max(height, width)
+            return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
         if self.shortest is None:
             return height, width
         short, long = min(height, width), max(height, width)
@@ -185,6 +188,8 @@ class DetectionPreprocess:
 
     def with_size(self, size: int | Size) -> DetectionPreprocess:
         """The same at another resolution: the shorter side, or height and width exactly."""
+        if isinstance(size, int) and self.shortest is None and self.longest is not None:
+            return replace(self, longest=size, pad=self.pad and (size, size))
         if isinstance(size, int):
             longest = None
             if self.shortest is not None and self.longest is not None:
@@ -271,6 +276,8 @@ def _geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {"shortest": size["shortest_edge"], "longest": size["longest_edge"]}
     if keys == {"shortest_edge"}:
         return {"shortest": size["shortest_edge"], "longest": config.get("max_size", 1333)}
+    if keys == {"longest_edge"} and "mask_size" in config:  # SAM's
+        return {"shortest": None, "longest": size["longest_edge"]}
     if keys == {"height", "width"}:
         return {"exact": _pair(size)}
     if keys == {"max_height", "max_width"}:

@@ -25,6 +25,8 @@ class Asked:
     coco: Path | None
     csv: Path | None
     context: str | None
+    point: list[tuple[float, ...]] | None
+    box: tuple[float, ...] | None
     as_json: bool
 
     def refuse(self, why: str, *options: str) -> None:
@@ -36,6 +38,27 @@ class Asked:
         for option in options:
             if getattr(self, option) is not None:
                 raise click.UsageError(f"{self.name} {why}: no --{option}")
+
+
+class _Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them, as many as there are names."""
+
+    def __init__(self, *names: str) -> None:
+        self.name = ",".join(names)
+        self._count = len(names)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            found = ()
+        if len(found) != self._count:
+            self.fail(f"{value!r} is not {self.name} in pixels", param, ctx)
+        return found
 
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,7 +76,18 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--draw", type=_FOLDER, help="Folder for pictures of what was found: boxes, classes, depths."
 )
-@click.option("--masks", type=_FOLDER, help="Segmenters: folder for PNGs of classes.")
+@click.option("--masks", type=_FOLDER, help="Folder for PNGs of classes, or of each mask.")
+@click.option(
+    "--point",
+    type=_Numbers("X", "Y"),
+    multiple=True,
+    help="For models like SAM: a point on the thing whose mask is wanted; may be repeated.",
+)
+@click.option(
+    "--box",
+    type=_Numbers("LEFT", "UPPER", "RIGHT", "LOWER"),
+    help="For models like SAM: edges around the thing.",
+)
 @click.option(
     "--explain",
     type=_FOLDER,
@@ -74,6 +108,8 @@ def predict_command(
     masks: Path | None,
     explain: Path | None,
     context: str | None,
+    point: tuple[tuple[float, ...], ...],
+    box: tuple[float, ...] | None,
     device: str,
     as_json: bool,
 ) -> int:
@@ -84,7 +120,10 @@ def predict_command(
     does not stop the others; the exit code is 1 then.
     """
     words = None if labels is None else [w.strip() for w in labels.split(",") if w.strip()]
-    asked = Asked(name, top, words, threshold, draw, masks, explain, coco, csv, context, as_json)
+    points = list(point) or None
+    asked = Asked(
+        name, top, words, threshold, draw, masks, explain, coco, csv, context, points, box, as_json
+    )
     model = load(name, device=device)
     if domain_of(model.task) == "vision":
         from .predict_pictures import predict_pictures

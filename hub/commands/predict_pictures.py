@@ -49,6 +49,8 @@ def predict_pictures(model: Any, inputs: tuple[str, ...], asked: Asked) -> int:
         ConfigError: the model gives vectors.
     """
     asked.refuse("sees", "context")
+    if model.task != "mask-generation":
+        asked.refuse("is not asked by points and boxes", "point", "box")
     if model.task not in _TASKS:
         raise ConfigError(f"{asked.name} is for {model.task}, which predict does not run")
     shown = _TASKS[model.task](model, asked)
@@ -177,6 +179,55 @@ def _depth_estimator(model: Any, asked: Asked) -> Shown:
     )
 
 
+def _mask_generator(model: Any, asked: Asked) -> Shown:
+    asked.refuse(f"is for {model.task}, and classifiers explain", "explain")
+    asked.refuse("gives masks without names", "labels", "coco")
+    settings: dict[str, Any] = {}
+    if asked.point is not None or asked.box is not None:
+        asked.refuse("answers every prompt", "threshold")
+        settings = {"points": asked.point, "box": asked.box}
+    elif asked.threshold is not None:
+        settings = {"least_score": asked.threshold}
+
+    def write(path: Path, found: Any, name: str) -> None:
+        found = found[: asked.top]
+        if asked.masks is not None:
+            for i, one in enumerate(found):
+                one.save(asked.masks / f"{name}-{i + 1}.png")
+        if asked.draw is not None:
+            # Several answers to one prompt lie over each other: the best is drawn.
+            model.draw(path, found[:1] if settings.keys() & {"points"} else found).save(
+                asked.draw / f"{name}.png"
+            )
+
+    def told(found: Any) -> Any:
+        return [
+            {"score": one.score, "share": one.share, "box": list(one.box)}
+            for one in found[: asked.top]
+        ]
+
+    def lines(told: Any) -> list[str]:
+        return [
+            f"{row['score']:.3f}  {row['share']:6.1%} of the picture  "
+            + " ".join(str(x) for x in row["box"])
+            for row in told
+        ]
+
+    def rows(told: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "score": row["score"],
+                "share": row["share"],
+                **dict(zip(_BOX, row["box"], strict=True)),
+            }
+            for row in told
+        ]
+
+    wanted = asked.masks is not None or asked.draw is not None
+    columns = ("score", "share", *_BOX)
+    return Shown(columns, told, lines, rows, settings, write if wanted else None)
+
+
 def _same(told: Any) -> Any:
     return told
 
@@ -185,6 +236,7 @@ _TASKS: dict[str, Callable[[Any, Asked], Shown]] = {
     "depth-estimation": _depth_estimator,
     "image-classification": _classifier,
     "image-segmentation": _segmenter,
+    "mask-generation": _mask_generator,
     "object-detection": _detector,
     "zero-shot-image-classification": _classifier,
 }
