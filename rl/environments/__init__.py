@@ -15,17 +15,24 @@ from .make import make as make
 _NAMES = {
     name: module
     for module, names in {
+        "acrobot": "Acrobot",
         "base": "ArrayEnv Step VectorEnv",
         "cartpole": "CartPole",
+        "mountain_car": "MountainCar MountainCarContinuous",
+        "pendulum": "Pendulum",
     }.items()
     for name in names.split()
 }
 
 if TYPE_CHECKING:
+    from .acrobot import Acrobot as Acrobot
     from .base import ArrayEnv as ArrayEnv
     from .base import Step as Step
     from .base import VectorEnv as VectorEnv
     from .cartpole import CartPole as CartPole
+    from .mountain_car import MountainCar as MountainCar
+    from .mountain_car import MountainCarContinuous as MountainCarContinuous
+    from .pendulum import Pendulum as Pendulum
 
 __all__ = sorted([*_NAMES, "ENVIRONMENTS", "make"])
 

@@ -12,8 +12,11 @@ from .base import VectorEnv
 
 # Ids of what is built in -> file, class, settings.
 ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "CartPole-v0": ("cartpole", "CartPole", {"max_episode_steps": 200}),
+    "Acrobot-v1": ("acrobot", "Acrobot", {}),
     "CartPole-v1": ("cartpole", "CartPole", {}),
+    "MountainCar-v0": ("mountain_car", "MountainCar", {}),
+    "MountainCarContinuous-v0": ("mountain_car", "MountainCarContinuous", {}),
+    "Pendulum-v1": ("pendulum", "Pendulum", {}),
 }
 
 
