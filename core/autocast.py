@@ -40,7 +40,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 HALF = frozenset(
-    "matmul linear linear_input_grad linear_weight_grad conv2d conv2d_input_grad "
+    "matmul linear linear_input_grad linear_weight_grad quantized_linear conv2d conv2d_input_grad "
     "conv2d_weight_grad attention rnn_scan lstm_scan gru_scan".split()
 )
 # Besides these, every operation that is declared `wide`, but for AS_GIVEN.

@@ -83,6 +83,7 @@ class Op(Generic[P, R]):
         view: bool = False,
         same_float: bool = False,
         writes: tuple[str, ...] = (),
+        narrow: tuple[str, ...] = (),
         composite: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name or body.__name__
@@ -107,10 +108,13 @@ class Op(Generic[P, R]):
         self.explain: Callable[..., Exception | None] | None = None
         self.kernels: dict[str, Callable[..., Any]] = {}
         self._read_signature(body)
-        unknown = set(writes) - set(self.operands)
+        unknown = {*writes, *narrow} - set(self.operands)
         if unknown:
-            raise TypeError(f"op {self.name}: writes= names no operand: {sorted(unknown)}")
+            raise TypeError(
+                f"op {self.name}: writes= or narrow= name no operand: {sorted(unknown)}"
+            )
         self.writes = tuple(self.operands.index(w) for w in writes)
+        self._unwidened = (*self.writes, *(self.operands.index(name) for name in narrow))
         # The common case is decided once: float32 arrays need no preparation unless the op writes,
         # nor do masks and numbers beside them, and the integers of one that only moves data.
         self._plain = self.raw and not (promote or to_float or same_float)
@@ -355,7 +359,7 @@ class Op(Generic[P, R]):
         kept = list(arrays)
         half = None
         if (backend.type == "cpu" or self.wide) and not self.raw:
-            half = widen_halves(arrays, skip=self.writes)
+            half = widen_halves(arrays, skip=self._unwidened)
         if self.writes:
             self._before_writing(operands)
         result = self._run_on(backend, arrays, constants)
@@ -465,6 +469,8 @@ def op(body: Any = None, /, **declarations: Any) -> Any:
         view: the result may share memory with the first operand; implies raw.
         same_float: mixed floating dtypes are refused.
         writes: names of operands that the body updates in place.
+        narrow: names of operands whose halves the body takes as they are, beside others that are
+            widened: weights, of which it widens a part at a time.
         composite: the same function over tensors, made of other ops; used for higher orders.
 
     Your own differentiable functions are made the same way, and checked by

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dtypes import bfloat16, float16, float32, int8, uint8
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, ShapeError, WeightsError
 
 GROUP = 32  # numbers that have a scale of their own in most formats
 _BITS = float32.itemsize  # bytes of the scale of a row
+_LARGEST = 65_504  # of float16
 
 
 class Format(NamedTuple):
@@ -234,6 +235,7 @@ def pack(numbers: Any, form: str) -> Any:
         (..., features) -> (..., bytes), uint8, NumPy
     Raises:
         ConfigError: a format that is only read.
+        WeightsError: numbers for which the format has no scale: NaN, infinite or huge ones.
     """
     layout = as_format(form)
     if layout.name not in PACKED:
@@ -250,9 +252,27 @@ def pack(numbers: Any, form: str) -> Any:
     step = max(1, (1 << 20) // max(features, 1))  # a copy in float32 of few rows at a time
     for at in range(0, len(rows), step):
         part = rows[at : at + step].astype(float32)
+        _check_scale(part, layout.name, at)
         part = np.pad(part, ((0, 0), (0, -features % layout.block)))
         flat[at : at + step] = _WRITERS[layout.name](part)
     return out
+
+
+def _check_scale(rows: Any, form: str, first: int) -> None:
+    """Refuse what scales cannot express: they are float16, or that of `int8` float32."""
+    if form in ("bfloat16", "float16") or not rows.size:
+        return
+    sizes = np.abs(rows).max(-1)
+    wrong = ~np.isfinite(sizes) if form == "int8" else ~(sizes <= _LARGEST)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise WeightsError(
+            f"row {first + row} of a weight holds {sizes[row]:g}, for which {form} has no scale.\n"
+            "NaN and infinite values come from damaged files, or from training that diverged. "
+            'Keep the weights wide: dtype="float32"',
+            row=first + row,
+            got=float(sizes[row]),
+        )
 
 
 def _bytes(*parts: Any) -> Any:

@@ -93,6 +93,7 @@ from .pooling import (
     MaxPool1d,
     MaxPool2d,
 )
+from .quantized import QuantizedEmbedding, QuantizedLinear, quantize_
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_cells import GRUCell, LSTMCell, RNNCell
 from .summary import Summary
@@ -177,6 +178,8 @@ __all__ = [
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "QuickGELU",
     "RMSNorm",
     "RNNCell",
@@ -209,6 +212,7 @@ __all__ = [
     "functional",
     "init",
     "parametrize",
+    "quantize_",
     "spectral_norm",
     "weight_norm",
 ]

@@ -67,6 +67,7 @@ from ..ops.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from ..ops.quantized import quantized_embedding, quantized_linear
 from ..ops.resampling import interpolate, pixel_shuffle, pixel_unshuffle
 from ..ops.roi import roi_align
 from ..ops.rownorm import layer_norm, rms_norm
@@ -133,6 +134,8 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",
+    "quantized_embedding",
+    "quantized_linear",
     "quick_gelu",
     "relu",
     "relu6",
