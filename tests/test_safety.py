@@ -54,6 +54,7 @@ LAZY = {
     ("hub/registry.py", "_import"): "files found in the package's own domain folders",
     ("rl/environments/__init__.py", "__getattr__"): "names of the table in the same file",
     ("rl/environments/make.py", "_by_name"): "files of the table in the same file",
+    ("rl/environments/make.py", "_imported"): "the module that the user names",
     ("vision/__init__.py", "__getattr__"): "names of the table in the same file",
 }
 

@@ -133,9 +133,9 @@ class ArrayEnv(VectorEnv):
         seed: int | None = None,
         max_episode_steps: int | None = None,
     ) -> None:
-        self.num_envs = _count("num_envs", num_envs)
+        self.num_envs = count("num_envs", num_envs)
         if max_episode_steps is not None:
-            self.max_episode_steps = _count("max_episode_steps", max_episode_steps)
+            self.max_episode_steps = count("max_episode_steps", max_episode_steps)
         self.rng = _generator(seed)
         self._state: np.ndarray | None = None
         self._steps = np.zeros(self.num_envs, np.int32)
@@ -324,15 +324,21 @@ def check_array(
         raise DataError(f"{what} hold {array[where]} at {where}.", where=where)
 
 
-def _count(name: str, value: Any) -> int:
+def count(name: str, value: Any) -> int:
+    """A number of things, checked."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigError(f"{name} is a whole number of at least 1, not {value!r}", value=value)
     return int(value)
 
 
-def _generator(seed: Any) -> np.random.Generator:
+def checked_seed(seed: Any) -> None:
+    """Complain of a seed that is none."""
     if seed is not None and (
         isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0
     ):
         raise ConfigError(f"a seed is a whole number of at least 0, not {seed!r}", seed=seed)
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    checked_seed(seed)
     return np.random.default_rng(seed)

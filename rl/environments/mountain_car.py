@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..spaces import Box, Discrete
+from ..spaces import Box, Discrete, Space
 from .base import ArrayEnv
 
 LEFT, RIGHT = -1.2, 0.6  # ends of the road
@@ -31,7 +31,7 @@ class MountainCar(ArrayEnv):
     max_episode_steps = 200
     trusted = True
     observation_space = Box(np.array([LEFT, -MAX_SPEED]), np.array([RIGHT, MAX_SPEED]))
-    action_space = Discrete(3)
+    action_space: Space = Discrete(3)
 
     goal = 0.5
     force = 0.001
