@@ -18,7 +18,8 @@ from ..core.weights.sharded import parse_index
 from .cache import Storage
 
 INDEX = ".index.json"
-_CONFIGURATION = ("config.json", "model_index.json")
+#: What a folder has that holds a model, or a pipeline of several.
+CONFIGURATION = ("config.json", "model_index.json")
 # Preprocessing, tokenizers, the layout of a pipeline. All of them are small.
 _SIDE = re.compile(
     r"(generation_config|preprocessor_config|processor_config|image_processor_config"
@@ -30,6 +31,11 @@ _ALSO = re.compile(r"README\.md|LICEN[CS]E(\.\w+)?")
 _VARIANT = re.compile(
     r"\.(\w{1,16})(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?$"
     r"|\.(?:safetensors|bin)\.index\.(\w{1,16})\.json$"
+)
+# Folders of pipelines that ours have no use for, and exports of parts for other programs.
+_NO_PART = re.compile(
+    r"safety_checker|feature_extractor|image_encoder|vae_(encoder|decoder|\d\w*)"
+    r"|\w+_(onnx|openvino|flax)"
 )
 _MODULE = re.compile(r"\d+_\w+")  # folders of sentence-transformers: 1_Pooling
 
@@ -72,7 +78,9 @@ def choose(names: Collection[str], variant: str | None = None) -> Choice | None:
     """
     chosen = Choice()
     folders = _parts(names)
-    found = [_weights(names, folder, variant) for folder in folders]
+    # What lies beside the index of a pipeline is all of its weights once more, in one file.
+    holding = folders[1:] if "model_index.json" in names else folders
+    found = [_weights(names, folder, variant) for folder in holding]
     if variant is not None and not any(exact for _, exact in found):
         there = ", ".join(variants(names)) or "none"
         raise HubError(
@@ -86,7 +94,7 @@ def choose(names: Collection[str], variant: str | None = None) -> Choice | None:
             inside = name.removeprefix(folder)
             if not name.startswith(folder) or "/" in inside:
                 continue
-            if inside in _CONFIGURATION:
+            if inside in CONFIGURATION:
                 chosen.core.append(name)
             elif _SIDE.fullmatch(inside):
                 chosen.side.append(name)
@@ -103,7 +111,8 @@ def _parts(names: Iterable[str]) -> list[str]:
     tops = sorted({name.partition("/")[0] for name in names if name.count("/") == 1})
     if "model_index.json" in names:
         marks = [f"{of}config.json" for of in ("", "scheduler_", "tokenizer_", "preprocessor_")]
-        folders += [f"{t}/" for t in tops if any(f"{t}/{mark}" in names for mark in marks)]
+        parts = [t for t in tops if any(f"{t}/{mark}" in names for mark in marks)]
+        folders += [f"{t}/" for t in parts if not _NO_PART.fullmatch(t)]
     elif "modules.json" in names:
         folders += [f"{t}/" for t in tops if _MODULE.fullmatch(t)]
     return folders
@@ -188,7 +197,7 @@ def wanted_here(
         if listed is not None:
             raise
         return None  # no such variant here; the hub may have one
-    if chosen is None or not any(name in _CONFIGURATION for name in chosen.core):
+    if chosen is None or not any(name in CONFIGURATION for name in chosen.core):
         return None
     wanted = chosen.core if least else chosen.core + chosen.side
     for index in chosen.indexes:

@@ -73,6 +73,9 @@ class Loaded:
     folder: Path | None = None
     metadata: dict[str, Any] | None = None  # of a GGUF file: its tokenizer is there
     image_size: tuple[int, int] | None = None  # that the caller asked for
+    parts: dict[str, Loaded] = field(default_factory=dict)  # of a pipeline: its networks
+    skipped: tuple[str, ...] = ()  # of a pipeline: parts that are not used
+    scheduler: dict[str, Any] | None = None  # of a pipeline: scheduler_config.json
 
 
 @spelled
@@ -260,6 +263,10 @@ def from_folder(
     """A model of a folder in our own layout, transformers' or timm's."""
     path = folder / "config.json"
     if not path.is_file():
+        from . import pipelines
+
+        if pipelines.is_pipeline(folder):
+            return pipelines.pipeline_in(folder, options, name=name)
         raise HubError(
             f"{folder} holds no config.json, so its architecture is unknown.\n"
             f"It has: {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'no files'}",
@@ -305,7 +312,7 @@ def from_folder(
     original = config
     config = adapted(architecture, config, options)
     processor = folder / "preprocessor_config.json"
-    card = _card_in(architecture, marker, name or folder.resolve().name)
+    card = card_in(architecture, marker, name or folder.resolve().name)
     if weights is not None:
         module, report = filled(architecture, original, config, weights, layout, options)
     else:
@@ -334,7 +341,14 @@ def card_of_folder(folder: Path) -> Card:
     Raises:
         HubError: there is no config.json, or its architecture is not known.
     """
+    from . import pipelines
+
     path = folder / "config.json"
+    if not path.is_file() and pipelines.is_pipeline(folder):
+        found, index = pipelines.architecture_of(folder)
+        card = card_in(found, index.get(MARKER), folder.resolve().name)
+        licences.describe(card, folder)
+        return card
     if not path.is_file():
         raise HubError(f"{folder} holds no config.json, so nothing is known of it.")
     limits.check_size(path)
@@ -347,12 +361,12 @@ def card_of_folder(folder: Path) -> Card:
     if architecture is None:
         family = published.get("model_type") or published.get("architecture") or marker
         raise HubError(f"{folder}: the architecture {family!r} is not supported.")
-    card = _card_in(architecture, marker, folder.resolve().name)
+    card = card_in(architecture, marker, folder.resolve().name)
     licences.describe(card, folder)
     return card
 
 
-def _card_in(architecture: Architecture, marker: Any, name: str) -> Card:
+def card_in(architecture: Architecture, marker: Any, name: str) -> Card:
     """What the marker of a saved model says, or what is known of any of this architecture."""
     if isinstance(marker, dict) and isinstance(marker.get("card"), dict):
         known = {f.name for f in dataclasses.fields(Card)}

@@ -215,6 +215,10 @@ class Architecture:
         stem: the weight that `in_channels=` adapts.
         fit: changes tensors whose shape depends on the size of the pictures, in place, from one
             Config to another, and names them.
+        parts: of a pipeline, the networks that it is made of, each in a subfolder of that name;
+            see `hub.pipelines`.
+        optional: those of them that a folder may lack.
+        beside: what else its folder may hold: tokenizers, the scheduler.
     """
 
     name: str
@@ -232,6 +236,9 @@ class Architecture:
     fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None
     entries: tuple[Entry, ...] = ()
     doc: str = ""
+    parts: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 _architectures: dict[str, Architecture] = {}
@@ -261,6 +268,9 @@ def register(
     stem: str | None = None,
     fit: Callable[[dict[str, Any], Any, Any], tuple[str, ...]] | None = None,
     entries: Iterable[Entry] = (),
+    parts: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    beside: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Register the function that builds an architecture; see `Architecture` for the arguments."""
 
@@ -281,6 +291,9 @@ def register(
             fit=fit,
             entries=tuple(entries),
             doc=(build.__doc__ or "").strip(),
+            parts=parts,
+            optional=optional,
+            beside=beside,
         )
         known = _architectures.get(name)
         if known is not None and known.build.__module__ != build.__module__:
@@ -455,6 +468,12 @@ def entries() -> list[tuple[Architecture, Entry]]:
             if resolved is not None:
                 found[offer.entry.name] = resolved
     return [found[name] for name in sorted(found)]
+
+
+def architectures() -> list[Architecture]:
+    """All of them, by name."""
+    _scan()
+    return [_architectures[name] for name in sorted(_architectures)]
 
 
 def architecture_by_name(name: str) -> Architecture | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import HubError
 from .card import Card
-from .choice import choose
+from .choice import CONFIGURATION, choose
 from .download import Snapshot, cached, fetch
 from .registry import Bundled, Entry, Hub, Installed, Source, Wheel, find, get
 from .repository import snapshot
@@ -272,7 +272,7 @@ def _folder_of(entry: Entry, source: Source, folder: Path) -> Obtained:
 
 
 def _of_folder(name: str, folder: Path, request: Request) -> Obtained:
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in CONFIGURATION):
         there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "no files"
         raise HubError(
             f"{folder} holds no config.json, so it is no model.\nIt has: {there}",
