@@ -17,9 +17,11 @@ import numpy as np
 from ..core import dtypes
 from ..core.conversion import converted
 from ..core.errors import ConfigError, WeightsError
-from ..core.nn import Module, init
+from ..core.nn import Module, init, quantize_
+from ..core.nn.quantized import check_trainable
 from . import limits
 from .published import origin_of, remember
+from .quantizing import STORED, Packing, sized
 from .registry import Architecture
 from .rename import join, renamed
 from .sources import Request
@@ -37,11 +39,12 @@ class Report:
     replaced: tuple[str, ...] = ()  # initialised anew: the head or stem that was asked for
     cast: tuple[str, ...] = ()  # converted to another dtype
     reshaped: tuple[str, ...] = ()  # fitted to another size of pictures
+    quantized: tuple[str, ...] = ()  # layers whose weights have few bits
     source: str = ""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
-        for label in ("dropped", "replaced", "reshaped", "cast"):
+        for label in ("dropped", "replaced", "reshaped", "cast", "quantized"):
             names = getattr(self, label)
             if names:
                 parts.append(f"{len(names)} {label}")
@@ -60,6 +63,7 @@ class Options:
     task: str | None
     request: Request  # how the files are obtained
     mapped: bool = False  # share the memory of the file, which nobody rewrites in place
+    form: str | None = STORED  # of weights of few bits: a format, as the file has them, or none
 
 
 def adapted(architecture: Architecture, config: Any, options: Options) -> Any:
@@ -99,60 +103,93 @@ def filled(
     path: Path,
     layout: str,
     options: Options,
+    stored: Mapping[str, str] | None = None,
 ) -> tuple[Module, Report]:
     """The module of `config` with the weights of a file, every one accounted for.
 
     Args:
         original: the Config that the file was written for.
+        stored: layers whose weights are bytes in the file, and the format of each.
     """
-    from ..core import weights as weight_files
+    from ..core.weights import open_weights
 
-    with weight_files.open_weights(path) as file:
-        infos = file.infos()
-    module = _empty(architecture, config, path, infos, options)
-    arrays = weight_files.load(path, mapped=options.mapped)
-    names = renamed(list(arrays), architecture.layouts[layout].rename)
-    state: dict[str, Any] = {}
-    for old, (new, apply) in names.items():
-        state[new] = apply(arrays[old]) if apply is not None else arrays[old]
-    dropped = tuple(sorted(set(arrays) - set(names)))
-    join(state, architecture.layouts[layout].join)
-    settle = architecture.layouts[layout].settle
-    if settle is not None:
-        settle(state, original)
+    naming = architecture.layouts[layout]
+    other = getattr(original, "task", None) != getattr(config, "task", None)
+    with open_weights(path, mapped=options.mapped) as file:
+        infos = sized(file.infos(), stored or {})
+        module = _empty(architecture, config, path, infos, options)
+        names = renamed(list(infos), naming.rename)
+        made_anew = architecture.head if other or options.num_classes is not None else ()
+        packing = Packing(
+            module,
+            names,
+            naming.join,
+            file,
+            stored=stored or {},
+            dtype=options.dtype,
+            form=options.form,
+            keep=lambda name: _inside(name, made_anew),
+        )
+        # One after the other, and none of them twice in memory; what is yet to be fitted to
+        # another size is fitted as it was stored.
+        early = architecture.fit is None
+        state = {new: packing.taken(old, new, apply, early) for old, (new, apply) in names.items()}
+    dropped = tuple(sorted(set(infos) - set(names)))
+    cast = {
+        packing.owner(new)
+        for old, (new, _) in names.items()
+        if state[new].dtype in dtypes.FLOATS and infos[old].dtype != state[new].dtype
+    }
+    join(state, naming.join)
+    if naming.settle is not None:
+        naming.settle(state, original)
     reshaped = architecture.fit(state, original, config) if architecture.fit is not None else ()
     targets = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    other = getattr(original, "task", None) != getattr(config, "task", None)
     # The heads of the task that it was for; parts that files have whether their task needs them.
     unused = (*architecture.fresh, *(architecture.head if other else ()))
     mine = {n for n in state if n not in targets and _inside(n, unused)}
     dropped += tuple(sorted(mine))
     state = {name: array for name, array in state.items() if name not in mine}
     replaced = _replace_head(architecture, module, state, targets, options, other)
-    cast = []
     for new, array in state.items():
         if array.dtype in dtypes.FLOATS and array.dtype != options.dtype:
             state[new] = converted(array, options.dtype)
-            cast.append(new)
-    if options.dtype != dtypes.float32:
-        with np.errstate(all="ignore"):  # what is converted is still uninitialised memory
-            module.to(dtype=options.dtype)
+            cast.add(new)
     try:
         module.load_state_dict(state, assign=True)
     except WeightsError as error:
         raise WeightsError(f"{path.name}: {error.message}", **error.facts) from None
-    report = Report(tuple(sorted(state)), dropped, replaced, tuple(cast), reshaped, str(path))
+    if options.dtype != dtypes.float32:
+        module.to(dtype=options.dtype)  # what is in no file
+    if packing.plan:
+        module.requires_grad_(False)
+    report = Report(
+        loaded=tuple(sorted(state)),
+        dropped=dropped,
+        replaced=replaced,
+        cast=tuple(sorted(cast & set(state))),
+        reshaped=reshaped,
+        quantized=tuple(sorted(packing.plan)),
+        source=str(path),
+    )
     return module, report
 
 
-def untrained(architecture: Architecture, config: Any, what: str) -> Module:
-    """The module of a configuration with initial values; refused if it cannot be meant."""
+def untrained(
+    architecture: Architecture, config: Any, what: str, form: str | None = None
+) -> Module:
+    """The module of a configuration with initial values; refused if it cannot be meant.
+
+    Args:
+        form: of its weights, if they are to have few bits.
+    """
     what = f"{architecture.name} ({what})"
     limits.check_config(what, config)
     # First without initial values, which costs next to nothing, to know that it is not too large.
     with init.empty():
         _built(architecture, config, limits.budget_without_weights(what))
-    return architecture.build(config)
+    module = architecture.build(config)
+    return module if form in (None, STORED) else quantize_(module, form)
 
 
 def _empty(
@@ -188,7 +225,11 @@ def with_new_head(
 
     Args:
         task: what the copy is for, where Configs of this architecture say it.
+
+    Raises:
+        ConfigError: its weights have few bits, which are not trained.
     """
+    check_trainable(module, f"a {architecture.name} with a new head")
     changed = with_task(config, task, num_classes) if hasattr(config, "task") else config
     changed = dataclasses.replace(changed, num_classes=num_classes)
     with init.empty():

@@ -16,7 +16,7 @@ LAYOUT = "gguf"
 
 
 def from_gguf(path: Path, options: Options) -> Loaded:
-    """The model of a GGUF file; blocks of few bits become float32.
+    """The model of a GGUF file; blocks of few bits stay as they are unless a dtype is given.
 
     Raises:
         WeightsError: the file is damaged.
@@ -39,7 +39,7 @@ def from_gguf(path: Path, options: Options) -> Loaded:
     card.license = _text(metadata.get("general.license"))
     if not options.weights:
         module, report = (
-            untrained(architecture, config, str(path)),
+            untrained(architecture, config, str(path), options.form),
             Report(source="nothing: untrained"),
         )
     else:

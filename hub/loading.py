@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import dtypes
 from ..core.errors import BestiaryError, ConfigError, HubError
 from ..core.nn import Module
 from ..core.spelling import spelled
@@ -19,6 +18,7 @@ from .card import Card, card_of
 from .choice import weights_in
 from .filling import Options, Report, adapted, filled, untrained
 from .published import Origin, remember
+from .quantizing import checked, precision
 from .registry import (
     Architecture,
     Entry,
@@ -102,7 +102,9 @@ def load(
             family, a folder with config.json and weights, or a GGUF file. What exists wins.
         weights: False builds the model untrained.
         device: "cpu", "cuda", "cuda:1".
-        dtype: of the parameters; float32 unless given.
+        dtype: of the parameters: float32 unless given. "int8" and "int4" keep the weights of
+            linear layers and large tables in few bits, as `nn.quantize_` does. Those of a GGUF
+            file, or of a model saved so, stay as they are stored unless a dtype is given.
         revision: branch, tag or commit of a hub repository.
         num_classes: replaces the classification head with an untrained one of this size.
         in_channels: adapts the first layer to images of this many channels.
@@ -122,12 +124,15 @@ def load(
         HubError: nothing of that name, or it could not be fetched.
         WeightsError: the weights are damaged or do not fit the model.
         ConfigError: the published configuration has keys that are not understood.
+        DtypeError: a dtype that weights cannot have.
     """
     from .lock import in_force
 
+    numbers, form = precision(dtype)
     options = Options(
         weights=weights,
-        dtype=dtypes.as_dtype(dtype if dtype is not None else dtypes.float32),
+        dtype=numbers,
+        form=form,
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=_size(image_size),
@@ -222,7 +227,7 @@ def _curated(architecture: Architecture, entry: Entry, options: Options) -> Load
     card = card_of(architecture, entry, entry.name)
     if not options.weights and entry.config is not None:
         config = adapted(architecture, architecture.config(**entry.config), options)
-        module = untrained(architecture, config, entry.name)
+        module = untrained(architecture, config, entry.name, options.form)
         report = Report(source="nothing: untrained")
         return Loaded(
             module, architecture, config, card, report, entry.preprocess, labels=entry.labels
@@ -311,15 +316,15 @@ def from_folder(
         config = detect(config, list(shapes))
     original = config
     config = adapted(architecture, config, options)
-    processor = folder / "preprocessor_config.json"
     card = card_in(architecture, marker, name or folder.resolve().name)
     if weights is not None:
-        module, report = filled(architecture, original, config, weights, layout, options)
+        stored = checked(marker.get("quantized") if isinstance(marker, dict) else None, str(path))
+        module, report = filled(architecture, original, config, weights, layout, options, stored)
     else:
-        module = untrained(architecture, config, str(path))
+        module = untrained(architecture, config, str(path), options.form)
         report = Report(source="nothing: untrained")
     same_head = _head_of(config) == _head_of(original)
-    processing = read_json(processor) if processor.is_file() else None
+    processing = _processing_in(folder)
     if weights is not None:
         remember(module, Origin(layout, published, shapes, processing))
     return Loaded(
@@ -410,6 +415,17 @@ def _labels(published: dict[str, Any]) -> list[str] | None:
             return None
     names = published.get("label_names")
     return [str(n) for n in names] if isinstance(names, list) and names else None
+
+
+def _processing_in(folder: Path) -> dict[str, Any] | None:
+    """How inputs are prepared; transformers 5 writes that of several kinds of input in one file."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return read_json(path)
+    path = folder / "processor_config.json"
+    together = read_json(path) if path.is_file() else {}
+    parts = [together.get(key) for key in ("image_processor", "feature_extractor")]
+    return next((part for part in parts if isinstance(part, dict)), None)
 
 
 def _weights_in(folder: Path, options: Options) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.nn import Module
+from ..core.nn.quantized import count, forms_of
 from ..core.paths import atomic
 from ..core.weights import save_sharded
 from ..core.weights.sharded import MAX_SHARD_BYTES
@@ -42,7 +43,8 @@ def save_model(
         card: the README; its parameters are counted if it does not say.
         labels: names of the classes, in the order of the outputs.
         processor: how raw input is prepared.
-        dtype: of the stored weights, such as "float16"; as they are unless given.
+        dtype: of the stored weights, such as "float16"; as they are unless given. Weights of few
+            bits stay as they are.
 
     Returns:
         The folder. Each file appears whole or not at all, the configuration last.
@@ -58,7 +60,10 @@ def save_model(
         once = {i: a.astype(wanted) if a.dtype in FLOATS else a for i, a in once.items()}
     arrays = {name: once[id(t.array)] for name, t in state.items()}
     known, origin = architecture_by_name(architecture), origin_of(module)
-    form = form_of(known, config, arrays, origin, labels) if known is not None else None
+    quantized = forms_of(module)  # in our own form: no other has them so
+    form = None
+    if known is not None and not quantized:
+        form = form_of(known, config, arrays, origin, labels)
     written = _untied(arrays) if form is None else form.arrays
     save_sharded(written, target, max_shard_bytes=max_shard_bytes, metadata=METADATA)
     if processor is not None:
@@ -66,7 +71,7 @@ def save_model(
             processor = processor_of(origin, processor)
         _write_json(target / "preprocessor_config.json", dict(processor))
     if card.parameters is None:
-        card = dataclasses.replace(card, parameters=sum(p.size for p in module.parameters()))
+        card = dataclasses.replace(card, parameters=count(module))
     with atomic(target / "README.md") as part:
         part.write_text(card.markdown(), encoding="utf-8")
     marker: dict[str, Any] = {
@@ -74,6 +79,8 @@ def save_model(
         "config": dataclasses.asdict(config),
         "card": card.to_dict(),
     }
+    if quantized:
+        marker["quantized"] = quantized
     published = dict(form.published) if form is not None else {}
     if form is not None:
         marker["layout"] = form.layout

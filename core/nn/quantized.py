@@ -204,17 +204,36 @@ def plan_of(module: Module, form: str) -> dict[str, str]:
             f"quantize_ changes the layers of a module in place, and cannot change a bare {name}."
             f"\nnn.Quantized{name}.of(layer, {form!r}) makes a new one."
         )
-    found = [(name, part) for name, part in module.named_modules() if type(part) in _KINDS]
-    tables = [part for _, part in found if isinstance(part, Embedding)]
-    small = {id(t.weight) for t in tables if t.num_embeddings < SMALL_TABLE}
-    entries = {t.num_embeddings for t in tables if t.num_embeddings >= SMALL_TABLE}
+    found = layers_of(module)
+    tables = [part for part in found.values() if isinstance(part, Embedding)]
+    entries = {table.num_embeddings for table in tables}
     wide = _TABLES.get(layout.name, layout.name)
-    plan = {}
-    for name, part in found:
-        rows = part.weight.shape[0]
-        if rows >= SMALL_LAYER and part.weight.size and id(part.weight) not in small:
-            plan[name] = wide if rows in entries else layout.name
-    return plan
+    return {
+        name: wide if part.weight.shape[0] in entries else layout.name
+        for name, part in found.items()
+    }
+
+
+def layers_of(module: Module) -> dict[str, Any]:
+    """The linear layers and tables whose weights may have few bits, by name: see `quantize_`."""
+    found = {name: part for name, part in module.named_modules() if type(part) in _KINDS}
+    small = {
+        id(part.weight)
+        for part in found.values()
+        if type(part) is Embedding and part.num_embeddings < SMALL_TABLE
+    }
+    return {
+        name: part
+        for name, part in found.items()
+        if part.weight.shape[0] >= SMALL_LAYER and part.weight.size and id(part.weight) not in small
+    }
+
+
+def count(module: Module) -> int:
+    """The numbers that a module consists of: its parameters, and its weights of few bits."""
+    layers = (part for part in module.modules() if isinstance(part, _Quantized))
+    weights = {id(layer.weight): layer.rows * layer.columns for layer in layers}
+    return sum(weights.values()) + sum(parameter.size for parameter in module.parameters())
 
 
 def forms_of(module: Module) -> dict[str, str]:
