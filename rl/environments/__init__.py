@@ -18,6 +18,9 @@ _NAMES = {
         "acrobot": "Acrobot",
         "base": "ArrayEnv Step VectorEnv",
         "cartpole": "CartPole",
+        "catch": "Catch",
+        "connect_four": "ConnectFour",
+        "grid_world": "GridWorld",
         "mountain_car": "MountainCar MountainCarContinuous",
         "pendulum": "Pendulum",
     }.items()
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from .base import Step as Step
     from .base import VectorEnv as VectorEnv
     from .cartpole import CartPole as CartPole
+    from .catch import Catch as Catch
+    from .connect_four import ConnectFour as ConnectFour
+    from .grid_world import GridWorld as GridWorld
     from .mountain_car import MountainCar as MountainCar
     from .mountain_car import MountainCarContinuous as MountainCarContinuous
     from .pendulum import Pendulum as Pendulum

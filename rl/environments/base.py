@@ -98,6 +98,13 @@ class VectorEnv(ABC):
         """A picture of environment i, (H, W, 3) uint8."""
         raise ConfigError(f"{self.id} draws no pictures.")
 
+    def final_picture(self, i: int = 0) -> np.ndarray | None:
+        """The last picture of the episode of environment i, if the last step ended it.
+
+        `render` shows the next episode by then. None where no picture was kept.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 (most have nothing to release)
         """Release what the environments hold."""
 
@@ -139,6 +146,8 @@ class ArrayEnv(VectorEnv):
         self.rng = _generator(seed)
         self._state: np.ndarray | None = None
         self._steps = np.zeros(self.num_envs, np.int32)
+        # The rows that ended in the last step and their states, for pictures.
+        self._ended: tuple[np.ndarray, np.ndarray] | None = None
 
     @abstractmethod
     def begin(self, num: int) -> np.ndarray:
@@ -166,6 +175,7 @@ class ArrayEnv(VectorEnv):
             self.rng = _generator(seed)
         self._state = self.begin(self.num_envs)
         self._steps = np.zeros(self.num_envs, np.int32)
+        self._ended = None
         return self.observe(self._state)
 
     def step(self, actions: np.ndarray) -> Step:
@@ -183,7 +193,9 @@ class ArrayEnv(VectorEnv):
             truncated &= ~terminated
         ended = (terminated | truncated).nonzero()[0]
         final = None
+        self._ended = None
         if len(ended):
+            self._ended = ended, state[..., ended]
             final, observation = observation, observation.copy()
             first = self.begin(len(ended))
             state[..., ended] = first
@@ -223,6 +235,7 @@ class ArrayEnv(VectorEnv):
             ) from None
         self._state = np.array(new, likeness.dtype)
         self._steps = np.array(steps, np.int32)
+        self._ended = None
         self.rng = generator
 
     def render(self, i: int = 0) -> np.ndarray:
@@ -231,6 +244,13 @@ class ArrayEnv(VectorEnv):
                 f"{self.id}: there is no environment {i}, only 0 to {self.num_envs - 1}", index=i
             )
         return self.draw(self._current()[..., i])
+
+    def final_picture(self, i: int = 0) -> np.ndarray | None:
+        if self._ended is None:
+            return None
+        rows, states = self._ended
+        found = (rows == i % self.num_envs).nonzero()[0]
+        return self.draw(states[..., found[0]]) if len(found) else None
 
     def _check(
         self,

@@ -18,6 +18,9 @@ from .loop import LoopEnv, name_of
 ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Acrobot-v1": ("acrobot", "Acrobot", {}),
     "CartPole-v1": ("cartpole", "CartPole", {}),
+    "Catch-v0": ("catch", "Catch", {}),
+    "ConnectFour-v0": ("connect_four", "ConnectFour", {}),
+    "GridWorld-v0": ("grid_world", "GridWorld", {}),
     "MountainCar-v0": ("mountain_car", "MountainCar", {}),
     "MountainCarContinuous-v0": ("mountain_car", "MountainCarContinuous", {}),
     "Pendulum-v1": ("pendulum", "Pendulum", {}),
