@@ -138,4 +138,5 @@ class Transformer2D(nn.Module):
             tokens = block(tokens, encoder_hidden_states, mask)
         if self.linear:
             return x + as_picture(self.proj_out(tokens), h, w)
-        return x + self.proj_out(as_picture(tokens, h, w))
+        out: Tensor = x + self.proj_out(as_picture(tokens, h, w))
+        return out
