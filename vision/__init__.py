@@ -22,7 +22,7 @@ _NAMES = {
         "drawing": "draw_boxes",
         "embedder": "Embedder",
         "explain": "Explanation",
-        "generated": "write_masks write_shapes",
+        "generated": "shape_scenes write_masks write_shapes",
         "labels": "imagenet_synsets label_names",
         "mask_generator": "MaskGenerator",
         "masks": "Mask draw_masks",
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from .drawing import draw_boxes as draw_boxes
     from .embedder import Embedder as Embedder
     from .explain import Explanation as Explanation
+    from .generated import shape_scenes as shape_scenes
     from .generated import write_masks as write_masks
     from .generated import write_shapes as write_shapes
     from .labels import imagenet_synsets as imagenet_synsets

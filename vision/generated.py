@@ -11,6 +11,8 @@ import numpy as np
 from ..core.errors import ConfigError
 from ..core.paths import atomic
 
+Array = np.ndarray[Any, Any]
+
 SHAPES = ("circle", "square", "triangle")
 
 
@@ -92,6 +94,30 @@ def write_masks(
                 Image.fromarray(array).save(path, format="PNG")
     (target / "classes.txt").write_text("\n".join(("background", *SHAPES)) + "\n", "utf-8")
     return target
+
+
+def shape_scenes(
+    count: int, *, size: int = 128, most: int = 4, seed: int = 0
+) -> tuple[Array, Array]:
+    """The same pictures as arrays, and which shape each pixel belongs to.
+
+    Args:
+        count, size, most, seed: as in `write_shapes`.
+    Returns:
+        Pictures (N, H, W, 3), uint8, and for every pixel 1, 2, ... for the shapes of its picture
+        or 0 for the ground, (N, H, W), uint8.
+    """
+    if count < 1 or size < 32 or most < 1:
+        raise ConfigError(f"count={count}, size={size}, most={most}: at least 1, 32 and 1")
+    rng = np.random.default_rng(seed)
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    owners = np.zeros((count, size, size), np.uint8)
+    for i in range(count):
+        pictures[i], shapes, classes = _picture(rng, size, most)
+        for number, (_, (x0, y0, x1, y1)) in enumerate(shapes, start=1):
+            inside = classes[y0:y1, x0:x1] > 0
+            owners[i, y0:y1, x0:x1][inside] = number
+    return pictures, owners
 
 
 def _picture(rng: np.random.Generator, size: int, most: int) -> tuple[Any, list[Any], Any]:

@@ -275,3 +275,15 @@ def test_the_command_line(picture: np.ndarray, tmp_path: Path) -> None:
     assert done.exit_code == 1 and "outside of the picture" in str(done.exception)
     done = CliRunner().invoke(cli, ["predict", "depth-balls", path, "--point", "2,3"])
     assert done.exit_code == 2 and "no --point" in done.stderr
+
+
+def test_the_processor_file_of_transformers_5_is_read(
+    picture: np.ndarray, tmp_path: Path, model: Any
+) -> None:
+    for file in (DATA / FOLDERS[0]).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    own = tmp_path / "preprocessor_config.json"
+    together = {"image_processor": json.loads(own.read_text()), "processor_class": "SamProcessor"}
+    own.unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps(together))
+    assert load(tmp_path).preprocess == model.preprocess
