@@ -52,6 +52,8 @@ _NAMES = {
         ),
         "core.devices": "Device cuda_is_available device",
         "core.graph.compiled": "compile",
+        "core.insight.runs.reader": "read_run",
+        "core.insight.runs.writer": "Run",
         "core.dtypes": (
             "bfloat16 bool complex64 complex128 float16 float32 float64 "
             "int8 int16 int32 int64 uint8 uint16 uint32 uint64"
@@ -164,6 +166,8 @@ if TYPE_CHECKING:
     from .core.dtypes import uint32 as uint32
     from .core.dtypes import uint64 as uint64
     from .core.graph.compiled import compile as compile
+    from .core.insight.runs.reader import read_run as read_run
+    from .core.insight.runs.writer import Run as Run
     from .core.namespace import __array_api_version__ as __array_api_version__
     from .core.namespace import __array_namespace_info__ as __array_namespace_info__
     from .core.namespace import astype as astype

@@ -20,6 +20,7 @@ COLOURS = (
     (230, 159, 0),
     (86, 180, 233),
 )
+_MARKED = 60  # points of a line up to which each has a dot
 _DARK = (8, 48, 107)  # the full cell of a confusion matrix
 
 
@@ -41,39 +42,65 @@ def line_chart(
         series: name -> values.
         size: width and height in pixels.
     """
+    longest = max((len(values) for values in series.values()), default=0)
+    last = max(longest - 1, 0)
+    ticks = sorted({1, last + 1, *(round(k * last / 5) + 1 for k in range(6))})
+    lines = {name: (range(1, len(v) + 1), v) for name, v in series.items()}
+    return step_chart(lines, title=title, x_label=x_label, size=size, x_ticks=ticks)
+
+
+def step_chart(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str = "",
+    x_label: str = "step",
+    size: tuple[int, int] = (720, 420),
+    x_ticks: Sequence[float] | None = None,
+) -> Image.Image:
+    """Lines through points; values that are not finite leave a gap.
+
+    Args:
+        lines: name -> the places of its points, and their values.
+        size: width and height in pixels.
+        x_ticks: places that are named; round ones unless given.
+    """
     width, height = size
     image = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(image)
     text = font(13)
     left, right, top, bottom = 70, width - 24, 56, height - 48
     draw.text((left, 12), title, _INK, font(17))
-    finite = [v for values in series.values() for v in values if math.isfinite(v)]
+    finite = [float(v) for _, values in lines.values() for v in values if math.isfinite(v)]
     if not finite:
         draw.text((left, (top + bottom) // 2), "no finite values", _INK, text)
         return image
     ticks = nice_ticks(min(finite), max(finite))
     low, high = min(ticks[0], min(finite)), max(ticks[-1], max(finite))
-    longest = max(len(values) for values in series.values())
+    places = [float(x) for xs, _ in lines.values() for x in xs]
+    first, last = min(places), max(places)
 
-    def place(i: int, v: float) -> tuple[float, float]:
-        x = left + (right - left) * (i / (longest - 1) if longest > 1 else 0.5)
-        return x, bottom - (bottom - top) * (v - low) / ((high - low) or 1.0)
+    def place(x: float, v: float) -> tuple[float, float]:
+        across = left + (right - left) * ((x - first) / (last - first) if last > first else 0.5)
+        return across, bottom - (bottom - top) * (v - low) / ((high - low) or 1.0)
 
     for tick in ticks:
-        _, y = place(0, tick)
+        _, y = place(first, tick)
         draw.line((left, y, right, y), _GRID)
         label = f"{tick:.6g}"
         draw.text((left - 8 - draw.textlength(label, text), y - 8), label, _INK, text)
-    for i in sorted({0, longest - 1, *(round(k * (longest - 1) / 5) for k in range(6))}):
-        x, _ = place(i, low)
-        label = str(i + 1)
-        draw.text((x - draw.textlength(label, text) / 2, bottom + 6), label, _INK, text)
+    for tick in x_ticks or nice_ticks(first, last):
+        if first <= tick <= last:
+            x, _ = place(tick, low)
+            label = f"{tick:,.6g}"
+            draw.text((x - draw.textlength(label, text) / 2, bottom + 6), label, _INK, text)
     draw.text(((left + right) / 2, height - 24), x_label, _INK, text)
     x = float(left)
-    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
-        _polyline(
-            draw, [place(i, v) if math.isfinite(v) else None for i, v in enumerate(values)], colour
-        )
+    for (name, (xs, values)), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
+        points = [
+            place(float(a), float(v)) if math.isfinite(v) else None
+            for a, v in zip(xs, values, strict=True)
+        ]
+        _polyline(draw, points, colour)
         draw.rectangle((x, 40, x + 12, 50), colour)
         draw.text((x + 17, 37), name, _INK, text)
         x += 40 + draw.textlength(name, text)
@@ -89,6 +116,7 @@ def _polyline(
     points: Sequence[tuple[float, float] | None],
     colour: tuple[int, int, int],
 ) -> None:
+    marked = len(points) <= _MARKED
     for i, point in enumerate(points):
         if point is None:
             continue
@@ -96,7 +124,9 @@ def _polyline(
         if before is not None:
             draw.line((*before, *point), colour, 2)
         x, y = point
-        draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), colour)
+        alone = before is None and (i + 1 == len(points) or points[i + 1] is None)
+        if marked or alone:
+            draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), colour)
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import random
 from ..autocast import autocast
@@ -25,11 +25,15 @@ from ..optim import EMA, GradScaler, Optimizer, clip_grad_norm_
 from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
+from .log import TrainingLog
 from .mistakes import diverged, never_finite
 from .numerics import numerics, warn_of_other_numerics
 from .precision import chosen_precision
 from .state import packed, unpacked
 from .store import Checkpoint, CheckpointStore
+
+if TYPE_CHECKING:
+    from ..insight.runs.writer import Run
 
 _LEAST_SCALE = 2.0**-16  # no gradient that a model can be trained with overflows below
 
@@ -78,6 +82,8 @@ class Trainer:
         save_every: steps between checkpoints besides those at the end of each epoch.
         keep: newest checkpoints kept, besides the best.
         log_every: steps between records in the history.
+        run: where figures go as they come, several times a second at most, and histograms of the
+            parameters after each epoch; closing it is left to who made it.
         callbacks: called after each step; one that returns True stops the training.
         quiet: print nothing.
     """
@@ -105,6 +111,7 @@ class Trainer:
         save_every: int | None = None,
         keep: int = 2,
         log_every: int = 50,
+        run: Run | None = None,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:
@@ -128,6 +135,7 @@ class Trainer:
         self.save_every, self.log_every, self.callbacks = save_every, log_every, callbacks
         self.store = None if folder is None else CheckpointStore(folder, keep)
         self.line = ProgressLine(quiet)
+        self.log = None if run is None else TrainingLog(run)
         self.history = History()
         self.step = 0  # optimizer steps so far
         self.epoch = 0  # epochs finished
@@ -201,6 +209,8 @@ class Trainer:
             self.schedule.step()
         if self.step % self.log_every == 0:
             self.history.steps.append({"step": self.step, **self.last})
+        if self.log is not None:
+            self.log.step(self)
         for callback in self.callbacks:
             if callback(self):
                 self._stop = True
@@ -234,6 +244,8 @@ class Trainer:
         if self.evaluate is not None:
             row.update(self._evaluated(self.evaluate))
         self.history.epochs.append(row)
+        if self.log is not None:
+            self.log.epoch(self, row)
         improved = self._judge(row)
         saved = self._save()
         if improved and saved and self.store is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +237,27 @@ def test_long_epochs_say_how_far_they_are(monkeypatch, capsys):
 def test_senseless_settings(settings):
     with pytest.raises(ConfigError):
         trainer(**settings)
+
+
+def test_figures_go_to_a_run(tmp_path: Path) -> None:
+    bt.manual_seed(0)
+    module = bt.nn.Linear(3, 2)
+    x = bt.random.normal((40, 3))
+    batches = [(x[i : i + 8], x[i : i + 8, :2]) for i in range(0, 40, 8)]
+    with bt.Run(tmp_path / "run", {"lr": 0.1}, module=module) as run:
+        Trainer(
+            module,
+            bt.optim.SGD(module.parameters(), lr=0.1),
+            lambda m, batch: ((m(batch[0]) - batch[1]) ** 2).mean(),
+            batches,
+            epochs=3,
+            evaluate=lambda m: {"error": 0.5},
+            run=run,
+            log_every=1,
+            quiet=True,
+        ).fit()
+    log = bt.read_run(tmp_path / "run")
+    assert log.scalars["train/loss"].steps.tolist() == list(range(1, 16))
+    assert log.scalars["train/loss"].last < log.scalars["train/loss"].values[0]
+    assert log.scalars["evaluation/error"].steps.tolist() == [5, 10, 15]
+    assert set(log.histograms) == {"parameters/weight", "parameters/bias"}

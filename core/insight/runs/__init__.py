@@ -1,0 +1,1 @@
+"""Run logs: what a training run writes while it goes on, in TensorBoard's event files."""
