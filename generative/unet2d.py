@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ..core import nn
 from ..core.creation import asarray
 from ..core.errors import ConfigError, DtypeError, IndexRangeError, ShapeError
@@ -24,7 +26,7 @@ from ..hub.configuration import (
     real,
     refuse_unknown,
 )
-from ..hub.registry import Layout, register
+from ..hub.registry import Entry, Hub, Layout, register
 from .blocks import (
     ACTIVATIONS,
     DownBlock2D,
@@ -282,7 +284,9 @@ def check_labels(what: str, labels: Tensor, classes: int) -> None:
     """Raise unless these are classes from 0 to below `classes`."""
     if labels.dtype.kind not in "iu":
         raise DtypeError(f"{what}: class labels are whole numbers, not {labels.dtype}")
-    values = labels.numpy()
+    values = labels.array
+    if type(values) is not np.ndarray:  # on another device: embedding says it there
+        return
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < classes:
         bad = int(values.min()) if values.min() < 0 else int(values.max())
         raise IndexRangeError(
@@ -331,8 +335,8 @@ OLD_ATTENTION: dict[str, str | None] = {
 }
 _TUPLES = {"block_out_channels", "down_block_types", "up_block_types"}
 _SAME = {f.name for f in fields(Config)} - {"sample_size", "mid_block"}
-#: What diffusers writes into every config.json.
-DIFFUSERS_COMMON = {"_class_name", "_diffusers_version", "_name_or_path"}
+#: What diffusers writes into every config.json, and names of classes, which ours keep there.
+DIFFUSERS_COMMON = {"_class_name", "_diffusers_version", "_name_or_path", "id2label", "label2id"}
 # What diffusers takes where a file does not say, and ddpm-cifar10-32 has otherwise.
 _DEFAULTS: dict[str, Any] = {
     "freq_shift": 0,
@@ -380,6 +384,27 @@ def to_diffusers(config: Config) -> dict[str, Any]:
     return published
 
 
+_FACES: dict[str, Any] = {
+    "sample_size": (256, 256),
+    "block_out_channels": (128, 128, 256, 256, 512, 512),
+    "down_block_types": (*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4),
+}
+
+
+def _entry(name: str, config: dict[str, Any], parameters: int) -> Entry:
+    return Entry(
+        name=name,
+        sources=(Hub(f"google/{name}"),),
+        config=config,
+        layout="diffusers",
+        license="Apache-2.0",
+        commercial=True,
+        parameters=parameters,
+        paper="https://arxiv.org/abs/2006.11239",
+    )
+
+
 @register(
     "unet2d",
     config=Config,
@@ -388,6 +413,10 @@ def to_diffusers(config: Config) -> dict[str, Any]:
         "diffusers": Layout(rename=OLD_ATTENTION, config=from_diffusers, publish=to_diffusers)
     },
     class_names=("UNet2DModel",),
+    entries=[
+        _entry("ddpm-cifar10-32", {}, 35_746_307),
+        _entry("ddpm-cat-256", _FACES, 113_673_219),
+    ],
 )
 def unet2d(config: Config) -> UNet2DModel:
     """UNet that predicts the noise of pictures."""

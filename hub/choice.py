@@ -78,8 +78,9 @@ def choose(names: Collection[str], variant: str | None = None) -> Choice | None:
     """
     chosen = Choice()
     folders = _parts(names)
-    # What lies beside the index of a pipeline is all of its weights once more, in one file.
-    holding = folders[1:] if "model_index.json" in names else folders
+    # What lies beside the index of a pipeline is all of its weights once more, in one file; or the
+    # one network that there is, as in google/ddpm-cifar10-32.
+    holding = (folders[1:] if "model_index.json" in names else None) or folders
     found = [_weights(names, folder, variant) for folder in holding]
     if variant is not None and not any(exact for _, exact in found):
         there = ", ".join(variants(names)) or "none"

@@ -54,6 +54,7 @@ _TASKS = {
     "token-classification": ("text.tasks.token_classifier", "TokenClassifier"),
     "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }
+    "unconditional-image-generation": ("generative.tasks.image_generator", "ImageGenerator"),
 FEATURES = "image-feature-extraction"
 
 

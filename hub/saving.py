@@ -35,8 +35,8 @@ def save_model(
     """Write config.json, the weights, preprocessor_config.json and README.md.
 
     A model that came from a repository of transformers or timm is written as these do, where it
-    is still one of theirs. The weights are `model.safetensors`, or shards with an index if they
-    are larger than `max_shard_bytes`.
+    is still one of theirs. The weights are `model.safetensors` (by diffusers' name in its layout),
+    or shards with an index if they are larger than `max_shard_bytes`.
 
     Args:
         config: the architecture's Config, a dataclass of JSON values.
@@ -65,7 +65,8 @@ def save_model(
     if known is not None and not quantized:
         form = form_of(known, config, arrays, origin, labels)
     written = _untied(arrays) if form is None else form.arrays
-    save_sharded(written, target, max_shard_bytes=max_shard_bytes, metadata=METADATA)
+    name = "diffusion_pytorch_model" if form is not None and form.layout == "diffusers" else "model"
+    save_sharded(written, target, max_shard_bytes=max_shard_bytes, name=name, metadata=METADATA)
     if processor is not None:
         if form is not None:
             processor = processor_of(origin, processor)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,10 @@ class Scheduler:
     Config: ClassVar[type[Any]]
     order = 1
     stochastic = False
+
+    if TYPE_CHECKING:  # every subclass has these, with arguments of its own
+        set_timesteps: Callable[..., None]
+        step: Callable[..., Step]
 
     def __init__(self, **options: Any) -> None:
         known = {f.name for f in dataclasses.fields(self.Config)}

@@ -1,0 +1,1 @@
+"""From noise to pictures: what networks, schedulers and autoencoders do together."""
