@@ -23,6 +23,7 @@ from ..core.data.images import read_image
 from ..core.data.seeding import sample_rng
 from ..core.errors import ConfigError, DataError
 from ..core.insight.charts import contact_sheet, line_chart, save_chart
+from ..core.insight.runs.writer import Run, logged
 from ..core.paths import check_folder
 from ..core.tensor import Tensor
 from ..core.training import History, Trainer
@@ -146,7 +147,8 @@ def finetune(
         recipe = replace(recipe, from_scratch=untrained)
     if recipe.lr is None:
         recipe = replace(recipe, lr=2e-3 if recipe.from_scratch else 1e-4)
-    history = _train(new, found.part(train), found.part(held), recipe, quiet)
+    with logged(out, {"model": task.card.name, **vars(recipe)}, new.module) as run:
+        history = _train(new, found.part(train), found.part(held), recipe, quiet, run)
     new.module.eval()
     measured = found.part(held)
     report = DetectionReport.of(new.boxes(measured.paths), measured.targets, new.labels)
@@ -260,7 +262,12 @@ def _as_they_are(samples: list[Any]) -> list[Any]:
 
 
 def _train(
-    task: Detector, found: DetectionData, held: DetectionData, recipe: Recipe, quiet: bool
+    task: Detector,
+    found: DetectionData,
+    held: DetectionData,
+    recipe: Recipe,
+    quiet: bool,
+    run: Run | None,
 ) -> History:
     loader = loading.DataLoader(
         _Training(task, found, recipe),
@@ -309,6 +316,7 @@ def _train(
         schedule=schedule,
         clip_norm=recipe.clip_norm,
         quiet=quiet,
+        run=run,
     )
     return trainer.fit()
 

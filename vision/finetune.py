@@ -25,6 +25,7 @@ from ..core.data.images import read_image
 from ..core.errors import ConfigError, DataError
 from ..core.insight.charts import confusion_chart, line_chart, save_chart
 from ..core.insight.progress import progress
+from ..core.insight.runs.writer import Run, logged
 from ..core.insight.system import cpu_count
 from ..core.nn import functional as F
 from ..core.paths import check_folder
@@ -175,7 +176,8 @@ def finetune(
         _cross_validate(new, head, features, found.targets, recipe, say)
     history = _train_head(new, head, features, found.targets, train, held, recipe)
     if recipe.epochs:
-        _append(history, _train_all(new, head, pictures, train, held, recipe, quiet))
+        with logged(out, {"model": task.card.name, **vars(recipe)}, module) as run:
+            _append(history, _train_all(new, head, pictures, train, held, recipe, quiet, run))
     module.eval()
     report = _report(new, pictures, held)
     new.card.training.update(
@@ -442,6 +444,7 @@ def _train_all(
     held: Array,
     recipe: Recipe,
     quiet: bool,
+    run: Run | None,
 ) -> History:
     loader = data.DataLoader(
         _Augmented(task, pictures, train, recipe),
@@ -498,6 +501,7 @@ def _train_all(
         ema=ema,
         clip_norm=1.0,
         quiet=quiet,
+        run=run,
     )
     frozen = [p for layer in trunk for p in layer if p.requires_grad and recipe.freeze]
     for parameter in frozen:

@@ -26,6 +26,7 @@ from ..core.data.seeding import sample_rng
 from ..core.errors import ConfigError, DataError
 from ..core.insight.charts import contact_sheet, line_chart, save_chart
 from ..core.insight.progress import progress
+from ..core.insight.runs.writer import Run, logged
 from ..core.insight.system import cpu_count
 from ..core.nn import functional as F
 from ..core.paths import check_folder
@@ -149,7 +150,8 @@ def finetune(
         recipe = replace(recipe, from_scratch=untrained)
     new = _with_head(task, found)
     pictures = _decode(new, found, False if quiet else None)
-    history = _train(new, pictures, train, held, recipe, quiet)
+    with logged(out, {"model": task.card.name, **vars(recipe)}, new.module) as run:
+        history = _train(new, pictures, train, held, recipe, quiet, run)
     new.module.eval()
     measured = found.part(held)
     report = new.evaluate(measured)
@@ -290,6 +292,7 @@ def _train(
     held: Array,
     recipe: Recipe,
     quiet: bool,
+    run: Run | None,
 ) -> History:
     loader = loading.DataLoader(
         _Training(task, pictures, train, recipe),
@@ -335,6 +338,7 @@ def _train(
         schedule=schedule,
         clip_norm=1.0,
         quiet=quiet,
+        run=run,
     )
     return trainer.fit()
 

@@ -271,3 +271,12 @@ def test_options_on_the_command_line(photos, tmp_path, capfd):
     detector = str(MODEL.parent / "yolos-transformers")
     assert _run(["finetune", detector, str(photos), "--layer-decay", "0.5"]) == 2
     assert "--layer-decay is for classifiers" in capfd.readouterr().err
+
+
+def test_the_result_folder_has_the_log_of_the_run(tuned) -> None:
+    *_, out = tuned
+    log = bt.read_run(out)
+    assert log.status == "finished" and log.about["hyperparameters"]["epochs"] == 2
+    assert "model" in log.about["hyperparameters"] and log.about["structure"]["children"]
+    assert len(log.scalars["train/loss"]) and len(log.scalars["evaluation/accuracy"]) == 2
+    assert log.scalars["evaluation/accuracy"].last <= 1

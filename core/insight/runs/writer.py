@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,6 +182,18 @@ class Run:
     def _write_about(self) -> None:
         with atomic(self.folder / FILE) as part:
             part.write_text(json.dumps(self.about, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def logged(
+    folder: str | Path | None, hyperparameters: Mapping[str, Any], module: Any
+) -> Iterator[Run | None]:
+    """The run of a training whose results go to a folder; None where they are not kept."""
+    if folder is None:
+        yield None
+        return
+    with Run(folder, hyperparameters, module=module) as run:
+        yield run
 
 
 def _flush_often(run: weakref.ref[Run], wake: threading.Event) -> None:
