@@ -42,19 +42,21 @@ _TASKS = {
     "depth-estimation": ("vision.depth_estimator", "DepthEstimator"),
     "feature-extraction": ("text.tasks.embedder", "Embedder"),
     "fill-mask": ("text.tasks.fill_mask", "FillMask"),
+    "image-autoencoding": ("generative.tasks.autoencoder", "Autoencoder"),
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
     "mask-generation": ("vision.mask_generator", "MaskGenerator"),
     "object-detection": ("vision.detector", "Detector"),
+    "pipeline-part": ("generative.tasks.part", "Part"),
     "question-answering": ("text.tasks.question_answerer", "QuestionAnswerer"),
     "text-classification": ("text.tasks.classifier", "TextClassifier"),
     "text-generation": ("text.tasks.generator", "TextGenerator"),
     "text2text-generation": ("text.tasks.seq2seq", "TextToText"),
     "token-classification": ("text.tasks.token_classifier", "TokenClassifier"),
+    "unconditional-image-generation": ("generative.tasks.image_generator", "ImageGenerator"),
     "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }
-    "unconditional-image-generation": ("generative.tasks.image_generator", "ImageGenerator"),
 FEATURES = "image-feature-extraction"
 
 

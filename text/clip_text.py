@@ -1,14 +1,15 @@
 """CLIP's text encoder. Radford et al. 2021, "Learning Transferable Visual Models".
 
 A causal transformer; the token that ends a text stands for it. Its layers serve the image encoder
-as well (vision/clip.py), and this encoder serves diffusion models. Attributes are named as
-transformers names them. Deviation from the paper: none.
+as well (vision/clip.py), and this encoder serves diffusion models: the `text_encoder` folder of
+Stable Diffusion loads. Attributes are named as transformers names them. Deviation from the paper:
+none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,13 @@ from ..core.ops.logic import equal
 from ..core.ops.searching import argmax
 from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
+from ..hub.configuration import (
+    TRANSFORMERS_COMMON,
+    TRANSFORMERS_DUMPED,
+    expect,
+    refuse_unknown,
+)
+from ..hub.registry import Layout, register
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"quick_gelu": nn.QuickGELU, "gelu": nn.GELU}
 #: Files written before 2023 say 2 where the end of a text is the largest number in it.
@@ -230,6 +238,18 @@ class ClipText(nn.Module):
         rows = Tensor(np.arange(x.shape[0])).to(device=x.device)
         return x[rows, argmax(scores, axis=1)]
 
+    def states(self, input_ids: Tensor) -> list[Tensor]:
+        """What goes into the first layer, and what comes out of each; not normalised.
+
+        Shape:
+            (B, T), whole numbers -> (B, T, hidden_size) for each
+        """
+        self._check(input_ids)
+        found: list[Tensor] = [self.embeddings(input_ids)]
+        for layer in self.encoder.layers:
+            found.append(layer(found[-1], None, True))
+        return found
+
     def _check(self, input_ids: Tensor) -> None:
         most = self.config.max_position_embeddings
         if input_ids.ndim == 2 and input_ids.shape[1] > most:
@@ -249,3 +269,91 @@ class ClipText(nn.Module):
             )
         if input_ids.dtype.kind not in "iu":
             raise DtypeError(f"tokens are whole numbers, not {input_ids.dtype}")
+
+
+# -- alone, as diffusion models have it ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderConfig(TextConfig):
+    """An encoder by itself; see `TextConfig`.
+
+    Args:
+        projection_dim: length of the vector that stands for a text; None for no map to it.
+    """
+
+    projection_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projection_dim is not None:
+            check_layers("CLIP's text encoder", self, self.projection_dim)
+
+
+class ProjectedFeatures(NamedTuple):
+    """What stands for the text, mapped to the space of pictures, and every token."""
+
+    text_embeds: Tensor
+    last_hidden_state: Tensor
+
+
+class ProjectedText(ClipText):
+    """The encoder with a map of what stands for the text."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        assert config.projection_dim is not None
+        self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        nn.init.normal_(self.text_projection.weight, std=config.hidden_size**-0.5)
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> ProjectedFeatures:
+        """See `ClipText`. Shape: (B, T) -> (B, projection_dim) and (B, T, hidden_size)."""
+        found = super().forward(input_ids, attention_mask)
+        return ProjectedFeatures(self.text_projection(found.pooler_output), found.last_hidden_state)
+
+
+_READ = {f.name for f in fields(TextConfig)}
+# Of the training and of the tokenizer.
+_IGNORED = {"bos_token_id", "initializer_factor", "pad_token_id", "projection_dim"}
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "dropout": (0.0,),
+    "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({},),
+}
+_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+RENAME = {
+    "text_model.embeddings.position_ids": None,
+    "embeddings.position_ids": None,
+    "text_model.{rest}": "{rest}",
+}
+
+
+def from_transformers(published: dict[str, Any]) -> EncoderConfig:
+    """The configuration that a config.json of transformers says."""
+    what = "CLIP's text encoder"
+    known = _READ | _IGNORED | set(_FIXED) | TRANSFORMERS_COMMON | TRANSFORMERS_DUMPED
+    refuse_unknown(published, known, what)
+    expect(published, what, **_FIXED)
+    names = published.get("architectures") or [_CLASSES[0]]
+    given = {key: published[key] for key in _READ & set(published)}
+    if names[0] == _CLASSES[1]:
+        given["projection_dim"] = published.get("projection_dim", 512)
+    return EncoderConfig(**given)
+
+
+@register(
+    "clip-text",
+    config=EncoderConfig,
+    task="pipeline-part",
+    layouts={"transformers": Layout(rename=RENAME, config=from_transformers)},
+    model_types=("clip_text_model",),
+    classes=_CLASSES,
+)
+def clip_text(config: EncoderConfig) -> ClipText:
+    """Text encoder of diffusion models."""
+    return ClipText(config) if config.projection_dim is None else ProjectedText(config)

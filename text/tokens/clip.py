@@ -71,6 +71,10 @@ class ClipTokenizer:
             mask[i, : len(row)] = True
         return ids, mask
 
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text, however long, without the tokens around it."""
+        return self._encode(text)
+
     def save(self, folder: str | Path) -> None:
         """Write the files that it was read from."""
         for name, content in self.files.items():
