@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.creation import empty
+from ..core.dtypes import float32
 from ..core.errors import ConfigError, ShapeError
 from ..core.op import op
 from ..core.ops.indexing import take
@@ -90,6 +91,16 @@ class KVCache:
             )
         cache_append(keys, values, k, v, at=self.length)
         return keys[:, :, :stop], values[:, :, :stop]
+
+    def holds_one_text(self) -> bool:
+        """Whether it is float32 memory of this side for a single text, with room for a token."""
+        keys = self._keys[0].array
+        plain = type(keys) is np.ndarray and keys.dtype == float32
+        return plain and keys.shape[0] == 1 and self.length < keys.shape[2]
+
+    def of_text(self, layer: int) -> tuple[Any, Any]:
+        """Memory of a layer for a single text, to write to: keys and values (N, capacity, W)."""
+        return self._keys[layer].array[0], self._values[layer].array[0]
 
     def advance(self, tokens: int) -> None:
         """Count tokens that every layer has appended."""

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import nn
+from ..core.dtypes import HALVES, float32
 from ..core.nn import functional as F
 from ..core.notice import LengthWarning, warn_once
 from ..core.ops.rotary import rotate_halves
-from ..core.ops.shape import permute_dims, reshape
+from ..core.ops.shape import astype, permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
 from ..hub.registry import Layout, register
@@ -25,6 +26,7 @@ from .cache import KVCache
 from .gpt2 import last_tokens
 from .llama_gguf import GGUF, from_metadata, halves_apart, tied
 from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
+from .one_token import next_scores
 from .rope import Rotary, frequencies
 from .transformer import (
     ACTIVATIONS,
@@ -175,6 +177,7 @@ class Attention(nn.Module):
         q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
+            q = q if q.dtype == k.dtype else astype(q, dtype=k.dtype)
         k, v, mask = masks.seen(self.window, k, v)
         y = F.scaled_dot_product_attention(
             q,
@@ -186,6 +189,7 @@ class Attention(nn.Module):
             enable_gqa=self.heads != self.shared,
         )
         joined = reshape(permute_dims(y, (0, 2, 1, 3)), (b, t, self.heads * self.width))
+        joined = joined if joined.dtype == x.dtype else astype(joined, dtype=x.dtype)
         out: Tensor = self.o_proj(joined)
         return out
 
@@ -290,6 +294,8 @@ class Llama(nn.Module):
     """
 
     body: ClassVar[Any] = Transformer  # Gemma has another
+    _steps: Any = None  # of one_token.py
+    _unfit = -1
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -310,8 +316,10 @@ class Llama(nn.Module):
 
     def cache(self, batch: int, capacity: int) -> KVCache:
         """Room for the keys and values of `capacity` tokens of each text."""
-        config = self.config
-        heads, place = config.num_key_value_heads, {"dtype": self.dtype, "device": self.device}
+        config, dtype, device = self.config, self.dtype, self.device
+        if dtype in HALVES and device.type == "cpu":
+            dtype = float32  # where halves are widened for every product, and this would be too
+        heads, place = config.num_key_value_heads, {"dtype": dtype, "device": device}
         return KVCache(config.num_hidden_layers, batch, heads, capacity, config.width, **place)
 
     def hidden(
@@ -338,6 +346,17 @@ class Llama(nn.Module):
         if cache is not None:
             cache.advance(tokens)
         return x
+
+    def _next(
+        self, input_ids: Tensor, position_ids: Tensor | None, cache: KVCache
+    ) -> Tensor | None:
+        """Scores after a single token, the fast way; None where there is none."""
+        if self.lm_head is None or position_ids is not None or type(self) is not Llama:
+            return None
+        check_ids("Llama", input_ids, None, self.config.vocab_size, None, cache.length)
+        places = np.array([cache.length])
+        self._check_length(places)
+        return next_scores(self, input_ids, places, cache)
 
     def _check_length(self, places: Any) -> None:
         """Warn once of places that were never trained: angles go on, quality does not."""
@@ -376,6 +395,10 @@ class Llama(nn.Module):
         Warns:
             LengthWarning: more tokens than it was trained on, once.
         """
+        if cache is not None and attention_mask is None and input_ids.shape == (1, 1):
+            found = self._next(input_ids, position_ids, cache)
+            if found is not None:
+                return found
         x = self.hidden(input_ids, attention_mask, position_ids, cache)
         if self.score is not None:
             ends = last_tokens(input_ids, attention_mask, self.config.pad_token_id)

@@ -23,6 +23,14 @@ from .conv import (
     im2col,
     pack_weight,
 )
+from .decode import (
+    MAX_WIDTH,
+    TokenAttention,
+    gated_step,
+    product_step,
+    rms_norm_step,
+    run_steps,
+)
 from .elementwise import (
     erf,
     gelu,
@@ -73,11 +81,13 @@ from .runtime import (
 
 __all__ = [
     "ACTIVATIONS",
+    "MAX_WIDTH",
     "NO_CLAMP",
     "RELU",
     "Clamp",
     "Convolution",
     "PackedWeight",
+    "TokenAttention",
     "available",
     "batch_norm_apply",
     "batch_norm_backward",
@@ -92,6 +102,7 @@ __all__ = [
     "depthwise_conv2d_weight_grad",
     "erf",
     "finish",
+    "gated_step",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
@@ -116,8 +127,11 @@ __all__ = [
     "panel_width",
     "philox",
     "product",
+    "product_step",
     "relu",
     "relu_backward",
+    "rms_norm_step",
+    "run_steps",
     "set_isa",
     "set_num_threads",
     "sigmoid",

@@ -207,6 +207,10 @@ INLINE void FN(read_float16)(const uint8_t *row, int64_t group, VEC *w) {
     EACH w[i] = FN(halves)(row + 64 * group + 2 * i * LANES);
 }
 
+INLINE void FN(read_float32)(const uint8_t *row, int64_t group, VEC *w) {
+    EACH w[i] = FN(load)((const float *)row + 32 * group + i * LANES, LANES);
+}
+
 /* -- the kernels -- */
 
 enum { FN(AHEAD) = 1024 };
@@ -281,6 +285,7 @@ FORMAT(q6_k)
 FORMAT(int8)
 FORMAT(bfloat16)
 FORMAT(float16)
+FORMAT(float32)
 #undef FORMAT
 #undef EACH
 #undef PARTS

@@ -17,7 +17,7 @@ from .runtime import Float32, check, output, run
 Bytes = NDArray[np.uint8]
 
 _UINT8 = np.dtype(np.uint8)
-_GROUP = 32
+GROUP = 32
 _WORK = 1 << 16  # bytes of weights in a block: they stay in the cache for all rows
 
 
@@ -36,7 +36,7 @@ def product(
     Shape: weight (N, bytes), x (M, K), K a multiple of 32, bias (N,) -> (M, N).
     """
     check("product", "x", x, (None, None))
-    groups = _groups("product", form, weight, x.shape[1])
+    groups = stored_groups("product", form, weight, x.shape[1])
     rows, outs = len(x), len(weight)
     if bias is not None:
         check("product", "bias", bias, (outs,))
@@ -52,7 +52,7 @@ def numbers(form: str, weight: Bytes, features: int, out: Float32 | None = None)
 
     Shape: weight (N, bytes) -> (N, features), features a multiple of 32.
     """
-    groups = _groups("numbers", form, weight, features)
+    groups = stored_groups("numbers", form, weight, features)
     out = output("numbers", out, (len(weight), features))
     stride = weight.shape[1]
     grain = max(1, _WORK // max(stride, 1))
@@ -60,8 +60,11 @@ def numbers(form: str, weight: Bytes, features: int, out: Float32 | None = None)
     return out
 
 
-def _groups(where: str, form: str, weight: Any, features: int) -> int:
-    """Groups in a row, once the rows are known to hold them."""
+def stored_groups(where: str, form: str, weight: Any, features: int) -> int:
+    """Groups in a row, once the rows are known to hold them.
+
+    Raises: ShapeError, DtypeError.
+    """
     from ..quantization import as_format
 
     check(where, "weight", weight, (None, None), _UINT8)
@@ -73,4 +76,4 @@ def _groups(where: str, form: str, weight: Any, features: int) -> int:
             expected=layout.stored(features),
             got=weight.shape[1],
         )
-    return features // _GROUP
+    return features // GROUP

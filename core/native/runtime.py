@@ -15,12 +15,14 @@ try:
     from . import _native
 except ImportError:  # not built: no compiler, or a platform without pthreads
     _BUILT = False
-    _KERNELS: dict[str, int] = {}
+    KERNELS: dict[str, int] = {}
 else:
     _BUILT = True
-    _KERNELS = _native.kernels
+    KERNELS = _native.kernels
 
 Float32 = NDArray[np.float32]
+# A kernel's number, its arrays, whole numbers, floats, items and grain.
+Step = tuple[int, tuple[Any, ...], tuple[int, ...], tuple[float, ...], int, int]
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -104,7 +106,12 @@ def run(
 ) -> None:
     """Run a kernel over `items`, in blocks of `grain`, on the pool."""
     _require()
-    _native.run(_KERNELS[kernel], arrays, ints, floats, items, grain)
+    _native.run(KERNELS[kernel], arrays, ints, floats, items, grain)
+
+
+def run_prepared(step: Step) -> None:
+    """Run a kernel with arguments that were put together and checked before."""
+    _native.run(*step)
 
 
 def grain_for(cost: int, work: int = GRAIN) -> int:

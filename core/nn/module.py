@@ -56,9 +56,12 @@ class _FirstTensor:
     def __get__(self, module: Module | None, owner: type) -> Any:
         if module is None:
             return self
-        every = [tensor for _, tensor in _tensors(module)]
-        floats = [tensor for tensor in every if tensor.dtype in FLOATS]
-        return self._read((floats or every)[0]) if every else None
+        first = None
+        for _, tensor in _tensors(module):
+            if tensor.dtype in FLOATS:
+                return self._read(tensor)
+            first = tensor if first is None else first
+        return None if first is None else self._read(first)
 
 
 class Module:

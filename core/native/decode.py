@@ -1,0 +1,127 @@
+"""The steps of a language model for one token of one text, prepared once and run many times.
+
+A token is a few hundred calls of a few microseconds: what they work on is checked when a step is
+prepared, and running it is one call of a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ShapeError
+from .quantized import GROUP, stored_groups
+from .runtime import GRAIN, KERNELS, Float32, Step, check, grain_for, run_prepared
+
+Bytes = NDArray[np.uint8]
+
+MAX_WIDTH = 256  # of a head: decode.h holds it on the stack
+_WORK = 1 << 16  # bytes of a weight in a block
+_UINT8 = np.dtype(np.uint8)
+
+
+def run_steps(steps: Sequence[Step]) -> None:
+    """Run prepared steps one after the other."""
+    for step in steps:
+        run_prepared(step)
+
+
+def product_step(form: str, weight: Bytes, x: Float32, bias: Float32 | None, out: Float32) -> Step:
+    """out = weight x + bias. `form` is a format, or "float32": then the bytes are such numbers.
+
+    Shape: weight (N, bytes), x (K,), bias and out (N,); K a multiple of 32.
+    """
+    check("product_step", "x", x, (None,))
+    outs, features = len(weight), len(x)
+    if form == "float32":
+        check("product_step", "weight", weight, (outs, 4 * features), _UINT8)
+        groups = features // GROUP
+        if features % GROUP:
+            raise ShapeError(f"product_step: {features} features are no multiple of {GROUP}")
+    else:
+        groups = stored_groups("product_step", form, weight, features)
+    for name, vector in (("bias", bias), ("out", out)):
+        if vector is not None:
+            check("product_step", name, vector, (outs,))
+    stride = weight.shape[1]
+    grain = max(4, _WORK // max(stride, 1) & -4)
+    arrays = (weight, x, bias, out)
+    return KERNELS[f"product_{form}"], arrays, (groups, stride, 1, outs), (), outs, grain
+
+
+def rms_norm_step(x: Float32, weight: Float32, eps: float, out: Float32) -> Step:
+    """out = x / root mean square of x, times weight. Shape: (D,) all."""
+    check("rms_norm_step", "x", x, (None,))
+    for name, vector in (("weight", weight), ("out", out)):
+        check("rms_norm_step", name, vector, x.shape)
+    spare = np.zeros(len(x), np.float32), np.empty(1, np.float32), np.empty(1, np.float32)
+    arrays = (x, weight, spare[0], out, spare[1], spare[2])
+    return KERNELS["layer_norm"], arrays, (len(x), 0), (eps,), 1, 1
+
+
+def gated_step(gate_up: Float32, out: Float32) -> Step:
+    """out = silu(gate) up. Shape: gate_up (2 D,), out (D,)."""
+    check("gated_step", "out", out, (None,))
+    check("gated_step", "gate_up", gate_up, (2 * len(out),))
+    return KERNELS["gated"], (gate_up, out), (len(out),), (), len(out), GRAIN
+
+
+class TokenAttention:
+    """Attention of the newest token of a text, with rotary positions, on a cache.
+
+    Args:
+        qkv: where its queries, keys and values are, ((heads + 2 shared) W,).
+        out: (heads W,).
+        shared: heads of keys and values.
+        width: of a head, a multiple of 16.
+        query_norm, key_norm: weights of root-mean-square norms of queries and keys, (W,).
+    """
+
+    def __init__(
+        self,
+        qkv: Float32,
+        out: Float32,
+        *,
+        shared: int,
+        width: int,
+        scale: float,
+        query_norm: Float32 | None = None,
+        key_norm: Float32 | None = None,
+        eps: float = 0.0,
+    ) -> None:
+        heads = len(out) // max(width, 1)
+        if width % 16 or not 0 < width <= MAX_WIDTH or shared < 1 or heads % shared:
+            raise ConfigError(
+                f"attention of a token: {heads} heads of width {width} that share {shared}: the "
+                f"width is a multiple of 16 up to {MAX_WIDTH}, and heads share equally"
+            )
+        check("TokenAttention", "out", out, (heads * width,))
+        check("TokenAttention", "qkv", qkv, ((heads + 2 * shared) * width,))
+        for name, weight in (("query_norm", query_norm), ("key_norm", key_norm)):
+            if weight is not None:
+                check("TokenAttention", name, weight, (width,))
+        self._qkv, self._out, self._norms = qkv, out, (query_norm, key_norm)
+        self._heads, self._shared, self._width = heads, shared, width
+        self._floats = (scale, eps)
+        self._kernel = KERNELS["attend_token"]
+
+    def __call__(
+        self, cosines: Float32, sines: Float32, keys: Any, values: Any, at: int, first: int
+    ) -> None:
+        """Attend to the places `first` to `at`, where the new key and value are written.
+
+        Shape: cosines, sines (W / 2,), keys, values (N, capacity, W).
+        """
+        shared, width = self._shared, self._width
+        capacity = keys.shape[1]
+        if keys.shape != values.shape or keys.shape != (shared, capacity, width):
+            raise ShapeError(f"attention of a token: keys {keys.shape}, values {values.shape}")
+        if not 0 <= first <= at < capacity or not len(cosines) == len(sines) == width // 2:
+            raise ShapeError(f"attention of a token: places {first} to {at} of {capacity}")
+        arrays = (self._qkv, cosines, sines, *self._norms, keys, values, self._out)
+        ints = (self._heads // shared, shared, width, capacity, at, first)
+        grain = grain_for(2 * width * (at + 1 - first))
+        run_prepared((self._kernel, arrays, ints, self._floats, self._heads, grain))
