@@ -52,6 +52,7 @@ _NAMES = {
         ),
         "core.devices": "Device cuda_is_available device",
         "core.graph.compiled": "compile",
+        "core.insight.profile": "profile",
         "core.insight.runs.reader": "read_run",
         "core.insight.runs.writer": "Run",
         "core.dtypes": (
@@ -166,6 +167,7 @@ if TYPE_CHECKING:
     from .core.dtypes import uint32 as uint32
     from .core.dtypes import uint64 as uint64
     from .core.graph.compiled import compile as compile
+    from .core.insight.profile import profile as profile
     from .core.insight.runs.reader import read_run as read_run
     from .core.insight.runs.writer import Run as Run
     from .core.namespace import __array_api_version__ as __array_api_version__

@@ -287,3 +287,36 @@ def test_the_processor_file_of_transformers_5_is_read(
     own.unlink()
     (tmp_path / "processor_config.json").write_text(json.dumps(together))
     assert load(tmp_path).preprocess == model.preprocess
+
+
+def test_the_shipped_network_finds_shapes() -> None:
+    from bestiary.vision import shape_scenes
+
+    small, (pictures, owners) = load("sam-shapes"), shape_scenes(6, seed=7)
+    overlaps = []
+    for picture, owner in zip(pictures, owners, strict=True):
+        seen = small.see(picture)
+        for number in range(1, owner.max() + 1):
+            true = owner == number
+            y, x = np.argwhere(true).mean(0)
+            mask = seen.masks([(x, y)])[0].mask
+            overlaps.append((mask & true).sum() / (mask | true).sum())
+    assert np.mean(overlaps) > 0.88
+
+
+RECIPE = Path(__file__).parent.parent.parent / "docs" / "examples" / "sam.py"
+
+
+def test_the_recipe_runs_small(tmp_path: Path) -> None:
+    import importlib.util
+    import sys
+
+    spec = importlib.util.spec_from_file_location("sam_recipe", RECIPE)
+    assert spec is not None and spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = recipe
+    spec.loader.exec_module(recipe)
+    args = recipe.Args(out=str(tmp_path / "sam"), steps=3, batch_size=2, size=64, quiet=True)
+    model = recipe.main(args)
+    assert load(tmp_path / "sam").config == model.config
+    assert "mean overlap on 100 pictures, asked by a box" in model.card.training
