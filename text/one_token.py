@@ -17,7 +17,7 @@ from ..core import native, nn
 from ..core.dtypes import HALVES, float32
 from ..core.nn.quantized import QuantizedEmbedding, QuantizedLinear
 from ..core.ops.quantized import widened
-from ..core.quantization import FORMATS
+from ..core.quantization import FORMATS, GROUP
 from ..core.state import state, watch
 from ..core.tensor import Tensor
 from .cache import KVCache
@@ -58,16 +58,13 @@ class OneToken:
         qkv = np.empty((heads + 2 * shared) * width, np.float32)
         seen = np.empty(heads * width, np.float32)
         gate_up, gated = np.empty(2 * inner, np.float32), np.empty(inner, np.float32)
-        q, k, v = np.split(qkv, np.cumsum([heads, shared]) * width)
         self._before, self._attend, self._after = [], [], []
         for layer in body.layers:
             own, mlp = layer.self_attn, layer.mlp
             self._before.append(
                 [
                     self._norm(layer.input_layernorm, self._x, self._y),
-                    self._product(own.q_proj, self._y, q),
-                    self._product(own.k_proj, self._y, k),
-                    self._product(own.v_proj, self._y, v),
+                    *self._products([own.q_proj, own.k_proj, own.v_proj], self._y, qkv),
                 ]
             )
             norms = [
@@ -87,18 +84,17 @@ class OneToken:
             )
             self._after.append(
                 [
-                    self._product(own.o_proj, seen, self._x, added=True),
+                    *self._products([own.o_proj], seen, self._x, added=True),
                     self._norm(layer.post_attention_layernorm, self._x, self._y),
-                    self._product(mlp.gate_proj, self._y, gate_up[:inner]),
-                    self._product(mlp.up_proj, self._y, gate_up[inner:]),
+                    *self._products([mlp.gate_proj, mlp.up_proj], self._y, gate_up),
                     native.gated_step(gate_up, gated),
-                    self._product(mlp.down_proj, gated, self._x, added=True),
+                    *self._products([mlp.down_proj], gated, self._x, added=True),
                 ]
             )
         self._logits = np.empty(config.vocab_size, np.float32)
         self._last = [
             self._norm(body.norm, self._x, self._y),
-            self._product(model.lm_head, self._y, self._logits),
+            *self._products([model.lm_head], self._y, self._logits),
         ]
         self._table = self._table_of(body.embed_tokens)
         self._like = Tensor(self._x)
@@ -113,10 +109,10 @@ class OneToken:
         self._held.append((tensor, array, -1))
         return array
 
-    def _wide(self, tensor: Tensor) -> Any:
-        """A short vector in float32; of halves a copy, which goes when they are written to."""
+    def _wide(self, tensor: Tensor, copied: bool = False) -> Any:
+        """A short vector in float32; a copy of it is no longer good once it is written to."""
         array = self._hold(tensor)
-        if array.dtype in HALVES:
+        if copied or array.dtype in HALVES:
             self._held[-1] = (tensor, array, tensor._cell[0])
             array = array.astype(float32)
         if array.dtype != float32 or not array.flags.aligned:
@@ -134,25 +130,47 @@ class OneToken:
             raise Unfit
         return native.rms_norm_step(x, weight, norm.eps, out)
 
-    def _product(self, layer: Any, x: Any, out: Any, added: bool = False) -> Any:
-        """A linear layer; `added` adds it to what is in `out`."""
-        array = self._hold(layer.weight) if hasattr(layer, "weight") else None
-        if array is None:
+    def _products(self, layers: list[Any], x: Any, out: Any, added: bool = False) -> list[Any]:
+        """Linear layers of one input, their results behind one another: one step if they can be.
+
+        Args:
+            added: to what is in `out`.
+        """
+        found = [self._weight(layer, len(x)) for layer in layers]
+        sizes = [len(raw) for _, raw in found]
+        if sum(sizes) != len(out):
             raise Unfit
+        given = [layer.bias for layer in layers if layer.bias is not None]
+        bias = None
+        if given:
+            if added or len(given) != len(layers):
+                raise Unfit
+            bias = np.concatenate([self._wide(part, copied=True) for part in given])
+        elif added:
+            bias = out
+        if len({form for form, _ in found}) == 1:
+            return [native.product_step(found[0][0], [raw for _, raw in found], x, bias, out)]
+        steps, at = [], 0
+        for (form, raw), size in zip(found, sizes, strict=True):
+            part = slice(at, at := at + size)
+            own = None if bias is None else bias[part]
+            steps.append(native.product_step(form, [raw], x, own, out[part]))
+        return steps
+
+    def _weight(self, layer: Any, features: int) -> tuple[str, Any]:
+        """The format and the bytes of a linear layer."""
         if type(layer) is QuantizedLinear:
-            form, raw = layer.form, array
-        elif type(layer) is nn.Linear and (array.dtype == float32 or array.dtype in HALVES):
+            form, raw = layer.form, self._hold(layer.weight)
+        elif type(layer) is nn.Linear:
+            array = self._hold(layer.weight)
+            if array.dtype != float32 and array.dtype not in HALVES:
+                raise Unfit
             form, raw = array.dtype.name, array.view(np.uint8)
         else:
             raise Unfit
-        if len(x) % (FORMATS[form].block if form in FORMATS else 32) or len(raw) != len(out):
+        if features % (FORMATS[form].block if form in FORMATS else GROUP):
             raise Unfit
-        bias = None if layer.bias is None else self._wide(layer.bias)
-        if added:
-            if bias is not None:
-                raise Unfit
-            bias = out
-        return native.product_step(form, raw, x, bias, out)
+        return form, raw
 
     def _table_of(self, table: Any) -> Any:
         """A function that puts the vector of a token into the buffer."""

@@ -66,6 +66,7 @@ from .rows import (
     layer_norm_backward,
     log_softmax,
     log_softmax_backward,
+    sample_stats,
     softmax,
     softmax_backward,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "relu_backward",
     "rms_norm_step",
     "run_steps",
+    "sample_stats",
     "set_isa",
     "set_num_threads",
     "sigmoid",

@@ -7,19 +7,20 @@ prepared, and running it is one call of a kernel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ShapeError
-from .quantized import GROUP, stored_groups
+from .quantized import GROUP, share, stored_groups
 from .runtime import GRAIN, KERNELS, Float32, Step, check, grain_for, run_prepared
 
 Bytes = NDArray[np.uint8]
 
 MAX_WIDTH = 256  # of a head: decode.h holds it on the stack
-_WORK = 1 << 16  # bytes of a weight in a block
+_MOST = 3  # weights in a product
 _UINT8 = np.dtype(np.uint8)
 
 
@@ -29,27 +30,45 @@ def run_steps(steps: Sequence[Step]) -> None:
         run_prepared(step)
 
 
-def product_step(form: str, weight: Bytes, x: Float32, bias: Float32 | None, out: Float32) -> Step:
-    """out = weight x + bias. `form` is a format, or "float32": then the bytes are such numbers.
+def product_step(
+    form: str, weights: Sequence[Bytes], x: Float32, bias: Float32 | None, out: Float32
+) -> Step:
+    """out = W x + bias, where W is one to three weights below one another.
 
-    Shape: weight (N, bytes), x (K,), bias and out (N,); K a multiple of 32.
+    Args:
+        form: of all of them: a format, or "float32": then the bytes are such numbers.
+
+    Shape: weights (N, bytes), x (K,), bias and out (the sum of N,); K a multiple of 32.
     """
     check("product_step", "x", x, (None,))
-    outs, features = len(weight), len(x)
-    if form == "float32":
-        check("product_step", "weight", weight, (outs, 4 * features), _UINT8)
+    features = len(x)
+    if not 1 <= len(weights) <= _MOST:
+        raise ShapeError(f"product_step: 1 to {_MOST} weights, got {len(weights)}")
+    for weight in weights:
+        if form != "float32":
+            groups = stored_groups("product_step", form, weight, features)
+            continue
+        check("product_step", "weight", weight, (None, 4 * features), _UINT8)
         groups = features // GROUP
         if features % GROUP:
             raise ShapeError(f"product_step: {features} features are no multiple of {GROUP}")
-    else:
-        groups = stored_groups("product_step", form, weight, features)
+    starts = [0, *accumulate(len(weight) for weight in weights)]
     for name, vector in (("bias", bias), ("out", out)):
         if vector is not None:
-            check("product_step", name, vector, (outs,))
-    stride = weight.shape[1]
-    grain = max(4, _WORK // max(stride, 1) & -4)
-    arrays = (weight, x, bias, out)
-    return KERNELS[f"product_{form}"], arrays, (groups, stride, 1, outs), (), outs, grain
+            check("product_step", name, vector, (starts[-1],))
+    stride = weights[0].shape[1]
+    more = (*weights[1:], None, None)[: _MOST - 1]
+    firsts = (*starts[1:-1], 0, 0)[: _MOST - 1]
+    grain = share(starts[-1], stride)
+    ints = (groups, stride, 1, starts[-1], *firsts)
+    return (
+        KERNELS[f"product_{form}"],
+        (weights[0], x, bias, out, *more),
+        ints,
+        (),
+        starts[-1],
+        grain,
+    )
 
 
 def rms_norm_step(x: Float32, weight: Float32, eps: float, out: Float32) -> Step:

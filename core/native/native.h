@@ -32,7 +32,7 @@ typedef struct {
 enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 
 /* A format of weights of few bits. */
-#define STORED(X, name) X(product_##name, "bf?fF") X(numbers_##name, "bF")
+#define STORED(X, name) X(product_##name, "bf?fF?b?b") X(numbers_##name, "bF")
 
 /* name, buffers: f float32, d float64, h 16-bit, u uint32, b bytes; capital = written, ? = may be None */
 #define KERNELS(X) \

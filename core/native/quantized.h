@@ -223,8 +223,22 @@ INLINE float FN(total)(VEC v) {
     return part[0];
 }
 
-/* product: weight, x, bias or none, out. ints: groups of a row, its bytes, rows of x, rows of the
-   weight. x is (rows, 32 groups), out (rows, rows of the weight). Items: rows of the weight.
+/* Weights below one another in one product: up to three, of which the second and third begin at
+   the rows n[4] and n[5]. Gives the rows of [begin, end) that are in one of them, and arguments whose
+   weight begins where the first row of all would be. */
+INLINE Args FN(one_weight)(const Args *a, int which, int64_t *begin, int64_t *end) {
+    int64_t first = which ? a->n[3 + which] : 0;
+    int64_t stop = which < 2 && a->p[4 + which] ? a->n[4 + which] : a->n[3];
+    Args own = *a;
+    if (which) own.p[0] = (void *)((uintptr_t)a->p[3 + which] - (uintptr_t)(first * a->n[1]));
+    *begin = *begin > first ? *begin : first;
+    *end = *end < stop ? *end : stop;
+    return own;
+}
+
+/* product: weight, x, bias or none, out, a second and a third weight or none. ints: groups of a row,
+   its bytes, rows of x, rows of all weights, the first rows of the second and third. x is (rows, 32
+   groups), out (rows, rows of all weights). Items: rows of all weights.
    A tile is several rows of the weight by one of x, or the other way round: sums that do not wait
    for each other.
 
@@ -251,7 +265,7 @@ INLINE float FN(total)(VEC v) {
             UNROLL for (int n = 0; n < rows; n++) \
                 out[n * a->n[3] + m] = FN(total)(sums[m * rows + n]) + (bias ? bias[o + m] : 0); \
     } \
-    KERNEL(product_##name) { \
+    INLINE void FN(rows_##name)(const Args *a, int64_t begin, int64_t end) { \
         int64_t rows = a->n[2], r = 0; \
         for (; r + 4 <= rows; r += 4) \
             for (int64_t o = begin; o < end; o++) FN(tile_##name)(a, o, r, 1, 4); \
@@ -259,6 +273,13 @@ INLINE float FN(total)(VEC v) {
             int64_t o = begin; \
             for (; o + 4 <= end; o += 4) FN(tile_##name)(a, o, r, 4, 1); \
             for (; o < end; o++) FN(tile_##name)(a, o, r, 1, 1); \
+        } \
+    } \
+    KERNEL(product_##name) { \
+        for (int i = 0; i < 3 && (!i || a->p[3 + i]); i++) { \
+            int64_t first = begin, stop = end; \
+            Args own = FN(one_weight)(a, i, &first, &stop); \
+            if (first < stop) FN(rows_##name)(&own, first, stop); \
         } \
     } \
     KERNEL(numbers_##name) { \

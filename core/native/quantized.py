@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
-from .runtime import Float32, check, output, run
+from .runtime import Float32, check, get_num_threads, output, run
 
 Bytes = NDArray[np.uint8]
 
 _UINT8 = np.dtype(np.uint8)
 GROUP = 32
-_WORK = 1 << 16  # bytes of weights in a block: they stay in the cache for all rows
+_WORK = 1 << 16  # bytes of weights in a block that is read more than once, or widened
+_LEAST = 1 << 14  # bytes of weights that are worth another thread
 
 
 def product(
@@ -42,8 +43,10 @@ def product(
         check("product", "bias", bias, (outs,))
     out = output("product", out, (rows, outs))
     stride = weight.shape[1]
-    grain = max(4, _WORK // max(stride, 1) & -4)
-    run(f"product_{form}", (weight, x, bias, out), (groups, stride, rows, outs), (), outs, grain)
+    # Each four rows read a block anew: of more of them it stays in the cache.
+    grain = share(outs, stride) if rows <= 4 else max(4, _WORK // max(stride, 1) & -4)
+    arrays, ints = (weight, x, bias, out, None, None), (groups, stride, rows, outs, 0, 0)
+    run(f"product_{form}", arrays, ints, (), outs, grain)
     return out
 
 
@@ -58,6 +61,12 @@ def numbers(form: str, weight: Bytes, features: int, out: Float32 | None = None)
     grain = max(1, _WORK // max(stride, 1))
     run(f"numbers_{form}", (weight, out), (groups, stride), (), len(weight), grain)
     return out
+
+
+def share(rows: int, stride: int) -> int:
+    """Rows of a weight in a block: long runs of memory, and two of them for each thread."""
+    least = _LEAST // max(stride, 1)
+    return max(4, least, -(-rows // (2 * get_num_threads()))) + 3 & -4
 
 
 def stored_groups(where: str, form: str, weight: Any, features: int) -> int:

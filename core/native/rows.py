@@ -153,6 +153,27 @@ def batch_norm_stats(x: Float32) -> tuple[Float32, Float32]:
     return mean.astype(np.float32), (squares / rows).astype(np.float32)
 
 
+def sample_stats(x: Float32) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and biased variance of each channel of each sample.
+
+    Shape: (B, rows, C) -> (B, C), (B, C) in float64.
+    """
+    check("sample_stats", "x", x, (None, None, None))
+    b, rows, c = x.shape
+    most = min(-(-_PARTIALS // max(b, 1)), rows // _RUN)
+    parts = next((n for n in range(most, 1, -1) if rows % n == 0), 1)  # no block of two samples
+    grain = rows // parts
+    partial = np.zeros((b, parts, 2, c))
+    if x.size:
+        run("channel_stats", (x, partial.reshape(-1, 2, c)), (c,), (), b * rows, grain)
+    means, squares = partial[:, :, 0], partial[:, :, 1]
+    if parts == 1:
+        return means[:, 0], squares[:, 0] / rows
+    mean = means.mean(1)
+    spread = squares.sum(1) + grain * ((means - mean[:, None]) ** 2).sum(1)
+    return mean, spread / rows
+
+
 def batch_norm_apply(
     x: Float32,
     mean: Float32,

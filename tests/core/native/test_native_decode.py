@@ -88,10 +88,25 @@ def test_products(isa: str, form: str) -> None:
         wide = unpack(np, raw, form, 96)
     x, out = normal(96), normal(75)
     want = wide.astype(np.float64) @ x
-    native.run_steps([native.product_step(form, raw, x, None, out)])
+    native.run_steps([native.product_step(form, [raw], x, None, out)])
     assert_allclose(out, want, rtol=1e-5, atol=1e-5)
-    native.run_steps([native.product_step(form, raw, x, out, out)])  # added to what is there
+    native.run_steps([native.product_step(form, [raw], x, out, out)])  # added to what is there
     assert_allclose(out, 2 * want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["float32", "int8", "q4_1"])
+@pytest.mark.parametrize("sizes", [(5, 9), (64, 1, 7), (700, 300, 300)])
+def test_several_weights(isa: str, form: str, sizes: tuple[int, ...]) -> None:
+    wide = [normal(size, 64) for size in sizes]
+    raw = [w.view(np.uint8) if form == "float32" else pack(w, form) for w in wide]
+    if form != "float32":
+        wide = [unpack(np, r, form, 64) for r in raw]
+    x, bias, out = normal(64), normal(sum(sizes)), np.full(sum(sizes), np.nan, np.float32)
+    native.run_steps([native.product_step(form, raw, x, bias, out)])
+    want = np.concatenate(wide).astype(np.float64) @ x + bias
+    assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ShapeError, match="1 to 3 weights"):
+        native.product_step(form, raw * 3, x, bias, out)
 
 
 def test_norms_and_gates(isa: str) -> None:
@@ -108,13 +123,13 @@ def test_norms_and_gates(isa: str) -> None:
 def test_wrong_input_is_refused(built: None) -> None:
     x, out = np.zeros(32, np.float32), np.zeros(16, np.float32)
     with pytest.raises(ShapeError, match="no multiple of 32"):
-        native.product_step("float32", np.zeros((16, 120), np.uint8), x[:30], None, out)
+        native.product_step("float32", [np.zeros((16, 120), np.uint8)], x[:30], None, out)
     with pytest.raises(ShapeError):
-        native.product_step("float32", np.zeros((16, 120), np.uint8), x, None, out)
+        native.product_step("float32", [np.zeros((16, 120), np.uint8)], x, None, out)
     with pytest.raises(ShapeError):
-        native.product_step("int8", np.zeros((16, 35), np.uint8), x, None, out)
+        native.product_step("int8", [np.zeros((16, 35), np.uint8)], x, None, out)
     with pytest.raises(ShapeError):
-        native.product_step("int8", np.zeros((15, 36), np.uint8), x, None, out)
+        native.product_step("int8", [np.zeros((15, 36), np.uint8)], x, None, out)
     with pytest.raises(DtypeError):
         native.rms_norm_step(x, np.ones(32), 0.1, x)
     with pytest.raises(ShapeError):
