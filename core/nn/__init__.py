@@ -41,6 +41,7 @@ from .conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .dropout import Dropout, Dropout1d, Dropout2d, DropPath
 from .embedding import Embedding
 from .linear import Flatten, Identity, Linear, Unflatten
+from .lora import LoRA, LoRALinear, add_lora, merge_lora, remove_lora
 from .loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -161,6 +162,8 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LoRA",
+    "LoRALinear",
     "LoadResult",
     "LogSigmoid",
     "LogSoftmax",
@@ -209,10 +212,13 @@ __all__ = [
     "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
+    "add_lora",
     "functional",
     "init",
+    "merge_lora",
     "parametrize",
     "quantize_",
+    "remove_lora",
     "spectral_norm",
     "weight_norm",
 ]
