@@ -39,6 +39,7 @@ MARKER = "bestiary"  # the key of config.json that tells our own saved models
 # The class that serves each task, imported when the first model of it is loaded.
 _TASKS = {
     "automatic-speech-recognition": ("text.tasks.speech", "SpeechRecognizer"),
+    "class-conditional-image-generation": ("generative.tasks.class_to_image", "ClassToImage"),
     "depth-estimation": ("vision.depth_estimator", "DepthEstimator"),
     "feature-extraction": ("text.tasks.embedder", "Embedder"),
     "fill-mask": ("text.tasks.fill_mask", "FillMask"),
@@ -52,6 +53,7 @@ _TASKS = {
     "question-answering": ("text.tasks.question_answerer", "QuestionAnswerer"),
     "text-classification": ("text.tasks.classifier", "TextClassifier"),
     "text-generation": ("text.tasks.generator", "TextGenerator"),
+    "text-to-image": ("generative.tasks.text_to_image", "TextToImage"),
     "text2text-generation": ("text.tasks.seq2seq", "TextToText"),
     "token-classification": ("text.tasks.token_classifier", "TokenClassifier"),
     "unconditional-image-generation": ("generative.tasks.image_generator", "ImageGenerator"),

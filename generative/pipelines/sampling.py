@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ def walk(
     begin: int = 0,
     callback: Callback | None = None,
     bar: Progress[Any] | None = None,
+    adjust: Callable[[Tensor, Any], Tensor] | None = None,
     **settings: Any,
 ) -> Tensor:
     """The sample at the end of a scheduler's timesteps, which `set_timesteps` has chosen.
@@ -98,6 +100,7 @@ def walk(
         sample: what the walk begins with, already as noisy as its first timestep wants.
         begin: the first of the timesteps to take.
         callback: called after each step with a `SamplingStep`.
+        adjust: changes the sample after each step, given the next timestep; None after the last.
         settings: of the scheduler's `step`, such as `eta`.
 
     Raises:
@@ -112,6 +115,8 @@ def walk(
             output = predict(scheduler.scale_model_input(sample, timestep), t)
             step = scheduler.step(output, timestep, sample, generator=generators, **settings)
             sample = step.prev_sample
+            if adjust is not None:
+                sample = adjust(sample, times[i] if i < len(times) else None)
             if callback is not None:
                 told = SamplingStep(i, len(times), t, sample, step.pred_original_sample)
                 callback(told)
@@ -172,4 +177,17 @@ def check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
             f"noise of shape {shape} is wanted, got {tuple(noise.shape)}.",
             expected=shape,
             got=tuple(noise.shape),
+        )
+
+
+def check_settings(scheduler: Scheduler, settings: dict[str, Any]) -> None:
+    """Raise for arguments that a scheduler's `step` does not have."""
+    own = {"self", "model_output", "timestep", "sample", "generator", "noise"}
+    known = set(inspect.signature(type(scheduler).step).parameters) - own
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ConfigError(
+            f"{type(scheduler).__name__} has no setting {', '.join(unknown)}; "
+            f"it has: {', '.join(sorted(known)) or 'none'}",
+            keys=unknown,
         )

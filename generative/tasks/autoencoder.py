@@ -39,7 +39,7 @@ class Autoencoder(Part):
         with inference_mode():
             sample = Tensor(x).to(device=self.device, dtype=self.module.dtype)
             found: Any = self.module.encode(sample)
-        mean = getattr(found, "mean", found) if isinstance(found, tuple) else found
+        mean: Any = found.mean if hasattr(found, "deviation") else found
         latents = np.asarray(mean.cpu().numpy(), np.float32)
         return np.asarray((latents - (self.config.shift_factor or 0)) * self.config.scaling_factor)
 

@@ -25,6 +25,7 @@ from ..pipelines.sampling import (
     Callback,
     check_count,
     check_noise,
+    check_settings,
     seeds_of,
     to_pictures,
 )
@@ -145,7 +146,7 @@ class ImageGenerator:
         classes = self._classes(label, seeds)
         guidance = self._guidance(guidance)
         walked = self._walked(scheduler)
-        _check_settings(walked, settings)
+        check_settings(walked, settings)
         steps = self._steps(walked) if steps is None else steps
         shape = (self.config.in_channels, *self._size(size))
         like = next(self.module.parameters())
@@ -331,21 +332,6 @@ class ImageGenerator:
         return (
             f"ImageGenerator({self.card.name!r}, {height} x {width} pixels{classes}, "
             f"{walked}, on {self.device})"
-        )
-
-
-def _check_settings(scheduler: Scheduler, settings: dict[str, Any]) -> None:
-    """Raise for arguments that a scheduler's `step` does not have."""
-    import inspect
-
-    own = {"self", "model_output", "timestep", "sample", "generator", "noise"}
-    known = set(inspect.signature(type(scheduler).step).parameters) - own
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ConfigError(
-            f"{type(scheduler).__name__} has no setting {', '.join(unknown)}; "
-            f"it has: {', '.join(sorted(known)) or 'none'}",
-            keys=unknown,
         )
 
 

@@ -76,7 +76,7 @@ def test_pictures_equal_diffusers(folder: str, compiled: bool, monkeypatch: Any)
     monkeypatch.setattr(kind, "step", given)
     call["steps"] = call.pop("num_inference_steps")
     monkeypatch.setattr(
-        "bestiary.generative.tasks.image_generator._check_settings", lambda *_: None
+        "bestiary.generative.tasks.image_generator.check_settings", lambda *_: None
     )
     found = model(2, noise=stored["noises"][0], output="array", **call)
     ours = np.clip(found.transpose(0, 2, 3, 1) / 2 + 0.5, 0, 1)
