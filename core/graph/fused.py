@@ -45,6 +45,22 @@ def conv2d_fused(
 
 
 @op(differentiable=False)
+def group_norm_fused(
+    xp: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    groups: int,
+    eps: float,
+    activation: Activation,
+) -> Tensor:
+    """activation(group_norm(x, weight, bias))."""
+    out = REGISTRY["group_norm"].body(xp, x, weight, bias, groups=groups, eps=eps)[0]
+    return _finished(xp, out, None, activation)  # type: ignore[no-any-return]
+
+
+@op(differentiable=False)
 def linear_fused(
     xp: Any,
     x: Tensor,

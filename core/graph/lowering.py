@@ -14,9 +14,12 @@ import numpy as np
 
 from .. import native
 from ..dtypes import bool_, float32, int64
+from ..op import REGISTRY
 from ..operands import as_array
+from ..ops import native_norms
 from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc
 from ..tensor import Tensor
+from . import blasless
 from .passes.constants import written
 from .record import Call, Graph, Ref
 
@@ -27,8 +30,9 @@ _MOST_TAPS = 64
 def lowered(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]]:
     """The function of a call, and the operands that it takes."""
     special = _SPECIAL.get(call.op.name)
-    if special is not None and native.available() and _constant_weights(graph, call):
-        found = special(graph, call)
+    if special is not None and native.available() and _all_float32(graph, call):
+        plain = call.op.name == "attention" or _constant_weights(graph, call)
+        found = special(graph, call) if plain else None
         if found is not None:
             return found
     op = call.op
@@ -88,6 +92,10 @@ def _constant_weights(graph: Graph, call: Call) -> bool:
             isinstance(x, Ref) and x.index in graph.external and x.index not in changing
         ):
             return False
+    return True
+
+
+def _all_float32(graph: Graph, call: Call) -> bool:
     return all(
         graph.kinds[x.index][1] == float32 and 0 not in graph.kinds[x.index][0]
         for x in call.operands
@@ -162,6 +170,9 @@ def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     b = None if bias is None else flat(graph.external[bias.index])
     turned, outputs, features = w.T, w.shape[0], w.shape[1]
     shape = (*graph.kinds[x.index][0][:-1], outputs)
+    if blasless.mostly_convolutions(graph):
+        run = blasless.linear(w, b, shape, clamp, activation)
+        return run, (x,) if add is None else (x, add)
     bare = b is None and add is None and activation is None and clamp == native.NO_CLAMP
 
     def linear(x: Any, add: Any = None) -> Any:
@@ -174,8 +185,41 @@ def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     return linear, (x,) if add is None else (x, add)
 
 
+def _attention(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+    used = call.results[1] is not None and graph.uses()[call.results[1].index]
+    if used or not blasless.mostly_convolutions(graph):
+        return None
+    run = blasless.attention(graph, call)
+    return None if run is None else (run, call.operands[:3])
+
+
+def _group_norm(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+    x, weight, bias = call.operands
+    ending = _ending(call)
+    if not isinstance(x, Ref) or x.index in graph.external:
+        return None
+    w, b = (None if v is None else graph.external[v.index] for v in (weight, bias))
+    options = {key: call.constants[key] for key in ("groups", "eps")}
+    name, constants = call.constants["activation"]
+    norm, activate = REGISTRY["group_norm"]._cpu, partial(REGISTRY[name]._cpu, **dict(constants))
+
+    def one_by_one(x: Any) -> Any:
+        return activate(norm(x, w, b, **options)[0])
+
+    def group_norm(x: Any) -> Any:
+        if ending is None:
+            return one_by_one(x)
+        end: Any = {"clamp": ending[0], "activation": ending[1]}
+        out = native_norms.group_norm_then(x, w, b, **options, **end)
+        return one_by_one(x) if out is NotImplemented else out[0]
+
+    return group_norm, (x,)
+
+
 _SPECIAL = {
+    "attention": _attention,
     "conv2d": _conv2d,
+    "group_norm_fused": _group_norm,
     "conv2d_fused": _conv2d,
     "linear": _linear,
     "linear_fused": _linear,

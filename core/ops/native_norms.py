@@ -176,22 +176,47 @@ def rms_norm_backward(
 
 def group_norm(x: Any, weight: Any = None, bias: Any = None, *, groups: int, eps: float) -> Any:
     """Statistics of the channels of each sample, brought together for its groups."""
+    return group_norm_then(x, weight, bias, groups=groups, eps=eps)
+
+
+def group_norm_then(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    groups: int,
+    eps: float,
+    activation: str | None = None,
+    clamp: native.Clamp = native.NO_CLAMP,
+) -> Any:
+    """The same with an activation or a clamp, sample by sample, while they are in the cache."""
     pixels = channels_last(x) if plain(x, weight, bias) and x.ndim > 2 else None
     if pixels is None:
         return NotImplemented
     b, c = x.shape[:2]
     out = np.empty_like(pixels)
-    centres, rstds = np.empty((b, c)), np.empty((b, c))
+    means, var = native.sample_stats(pixels.reshape(b, -1, c))
+    grouped = means.reshape(b, groups, -1)
+    centre = grouped.mean(2, keepdims=True)
+    spread = (var.reshape(grouped.shape) + (grouped - centre) ** 2).mean(2, keepdims=True)
+    centres = np.broadcast_to(centre, grouped.shape).reshape(b, c)
+    rstds = np.broadcast_to((spread + eps) ** -0.5, grouped.shape).reshape(b, c)
+    near = centres.astype(np.float32)
+    scales = (rstds if weight is None else rstds * weight).astype(np.float32)
     shift = np.zeros(c, np.float32) if bias is None else flat(bias)
-    for i in range(b):
-        own, var = native.batch_norm_stats(pixels[i])
-        parts = own.astype(np.float64).reshape(groups, -1)
-        centre = parts.mean(1, keepdims=True)
-        spread = (var.reshape(groups, -1) + (parts - centre) ** 2).mean(1, keepdims=True)
-        centres[i] = np.broadcast_to(centre, parts.shape).reshape(-1)
-        rstds[i] = np.broadcast_to((spread + eps) ** -0.5, parts.shape).reshape(-1)
-        scale = (rstds[i] if weight is None else rstds[i] * weight).astype(np.float32)
-        native.batch_norm_apply(pixels[i], centres[i].astype(np.float32), scale, shift, out=out[i])
+    if pixels[0].size <= _SMALL_SAMPLE:
+        each = (b, *[1] * (pixels.ndim - 2), c)
+        np.subtract(pixels, near.reshape(each), out=out)
+        out *= scales.reshape(each)
+        out += shift
+        if activation is not None or clamp != native.NO_CLAMP:
+            native.finish(out, activation=activation, clamp=clamp)
+    else:
+        for i in range(b):
+            own = out[i]
+            native.batch_norm_apply(pixels[i], near[i], scales[i], shift, clamp=clamp, out=own)
+            if activation is not None:
+                native.finish(own, activation=activation)
     return _as_input(out, x.ndim), centres, rstds
 
 

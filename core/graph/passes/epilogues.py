@@ -1,12 +1,14 @@
-"""A sum and an activation after a product are joined to it, to be done while it is in the cache."""
+"""A sum and an activation after a product, and an activation after a group norm, are joined to it,
+to be done while its result is in the cache.
+"""
 
 from __future__ import annotations
 
 from ...dtypes import float32
-from ..fused import conv2d_fused, linear_fused
+from ..fused import conv2d_fused, group_norm_fused, linear_fused
 from ..record import Call, Graph, Ref
 
-_FUSED = {"conv2d": conv2d_fused, "linear": linear_fused}
+_FUSED = {"conv2d": conv2d_fused, "linear": linear_fused, "group_norm": group_norm_fused}
 _ACTIVATIONS = ("gelu", "hardswish", "hardtanh", "relu", "sigmoid", "silu")
 
 
@@ -34,7 +36,10 @@ def fuse_epilogues(graph: Graph) -> int:
         assert result is not None
         joined = []
         after = _next(graph, users, result, gone)
-        if after is not None and graph.calls[after].op.name == "add":
+        norm = call.op.name == "group_norm"
+        if norm and any(r is not None and uses[r.index] for r in call.results[1:]):
+            continue
+        if not norm and after is not None and graph.calls[after].op.name == "add":
             other = _addend(graph, graph.calls[after], result)
             # A sum of two products is joined to the later one: the other is there by then.
             if other is not None and made.get(other.index, -1) < place:
@@ -52,7 +57,7 @@ def fuse_epilogues(graph: Graph) -> int:
         if last == place:
             continue
         constants = {**call.constants, "activation": activation}
-        operands = (*call.operands, add)
+        operands = call.operands if norm else (*call.operands, add)
         at[last] = Call(_FUSED[call.op.name], operands, constants, graph.calls[last].results)
         gone.update(joined)
     graph.calls[:] = [
