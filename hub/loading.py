@@ -34,6 +34,7 @@ from .repository import read_json
 from .sources import Request, described, obtain, of_entry
 
 GGUF = ".gguf"  # how the name of such a file ends
+SINGLE = (".safetensors", ".ckpt")  # of files that may hold all networks of a pipeline
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
 
 # The class that serves each task, imported when the first model of it is loaded.
@@ -204,6 +205,11 @@ def _loaded(name: str | Path, options: Options) -> Loaded:
         from .gguf import from_gguf
 
         return from_gguf(path, options)
+    if path.suffix in SINGLE and path.is_file():
+        from ..generative import single_file
+
+        if single_file.is_single_file(path):
+            return single_file.from_single_file(path, options)
     here = obtain(name, options.request)
     options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)

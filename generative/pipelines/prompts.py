@@ -18,6 +18,8 @@ from ...hub.repository import read_json
 from ...text.tokens.clip import FILES, ClipTokenizer
 
 FOLDER = "tokenizer"
+REPOSITORY = "openai/clip-vit-large-patch14"
+_PAIR = ("vocab.json", "merges.txt")
 _SHOWN = 40  # characters of what does not fit
 
 
@@ -27,6 +29,20 @@ def tokenizer_of(folder: Path | None, length: int) -> tuple[ClipTokenizer, int] 
         return None
     tokenizer = ClipTokenizer.from_folder(folder, length=length)
     return tokenizer, _padding(folder, tokenizer.end)
+
+
+def published_tokenizer(length: int, *, fetch: bool = False) -> ClipTokenizer | None:
+    """CLIP's own tokenizer, which all these models share, if it is on this machine.
+
+    Args:
+        fetch: get it from the hub otherwise.
+    """
+    from ...hub import download
+
+    found = download.cached(REPOSITORY, filenames=_PAIR)
+    if found is None and fetch:
+        found = download.fetch(REPOSITORY, _PAIR, quiet=True)
+    return None if found is None else ClipTokenizer.from_folder(found.folder, length=length)
 
 
 def _padding(folder: Path, default: int) -> int:
@@ -76,7 +92,8 @@ class Prompts:
             raise HubError(
                 "the model was loaded without a tokenizer, so it cannot read a prompt.\n"
                 f"Its folder needs {FOLDER}/ with tokenizer.json, or vocab.json and merges.txt.\n"
-                "Or give it one: model.use_tokenizer('folder/of/a/clip/model')"
+                "Or give it one: model.use_tokenizer('folder/of/a/clip/model'), or without a "
+                "folder, to fetch CLIP's."
             )
         length = self.encoder.config.max_position_embeddings
         rows = np.full((len(texts), length), self.pad, np.int64)

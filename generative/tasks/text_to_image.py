@@ -15,6 +15,7 @@ from ...core.random import Generator
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...hub.loading import Loaded
+from ...text.tokens.clip import ClipTokenizer
 from ..pipelines.decoding import scaled
 from ..pipelines.estimates import Cost, refuse_too_large, unet_memory, unet_operations
 from ..pipelines.latent import (
@@ -28,7 +29,13 @@ from ..pipelines.latent import (
     picture_latents,
 )
 from ..pipelines.pictures import mask_array, opened, picture_array
-from ..pipelines.prompts import FOLDER, Prompts, checked_texts, tokenizer_of
+from ..pipelines.prompts import (
+    FOLDER,
+    Prompts,
+    checked_texts,
+    published_tokenizer,
+    tokenizer_of,
+)
 from ..pipelines.sampling import (
     Callback,
     check_count,
@@ -70,6 +77,8 @@ class TextToImage(LatentTask):
         length = encoder.config.max_position_embeddings
         folder = None if loaded.folder is None else loaded.folder / FOLDER
         found = tokenizer_of(folder, length)
+        if found is None and not loaded.published:  # a single file
+            found = _published(encoder, fetch=False)
         return {
             **super()._arguments(loaded),
             "prompts": Prompts(encoder, *(found or ())),
@@ -383,14 +392,22 @@ class TextToImage(LatentTask):
 
     # -- the model -----------------------------------------------------------------------------
 
-    def use_tokenizer(self, folder: str | Path) -> Self:
-        """Take the tokenizer of a folder, where the model came without: a single file, say."""
-        length = self.prompts.encoder.config.max_position_embeddings
-        found = tokenizer_of(Path(folder), length)
+    def use_tokenizer(self, folder: str | Path | None = None) -> Self:
+        """Take the tokenizer of a folder, where the model came without: a single file, say.
+
+        Args:
+            folder: CLIP's own is fetched from the hub unless given.
+        """
+        encoder = self.prompts.encoder
+        if folder is None:
+            found = _published(encoder, fetch=True)
+        else:
+            found = tokenizer_of(Path(folder), encoder.config.max_position_embeddings)
         if found is None:
             raise HubError(f"{folder} holds no tokenizer of CLIP", folder=str(folder))
         self.prompts.tokenizer, self.prompts.pad = found
-        self._beside.update({f"{FOLDER}/{n}": c for n, c in self.prompts.tokenizer.files.items()})
+        files = self.prompts.tokenizer.files
+        self._beside.update({f"{FOLDER}/{name}": content for name, content in files.items()})
         return self
 
     def load_lora(self, path: str | Path, *, name: str | None = None, scale: float = 1.0) -> Self:
@@ -425,3 +442,11 @@ class TextToImage(LatentTask):
         held: Mapping[str, bytes] = self._beside
         tokenizer = any(path.startswith(f"{FOLDER}/") for path in held)
         return {FOLDER: ["transformers", "CLIPTokenizer"] if tokenizer else [None, None]}
+
+
+def _published(encoder: Any, *, fetch: bool) -> tuple[ClipTokenizer, int] | None:
+    """CLIP's own tokenizer and the token to pad with: version 2 has another."""
+    found = published_tokenizer(encoder.config.max_position_embeddings, fetch=fetch)
+    if found is None:
+        return None
+    return found, (0 if encoder.config.hidden_act == "gelu" else found.end)
