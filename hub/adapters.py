@@ -10,7 +10,7 @@ Source: peft 0.21, `LoraConfig`, `get_peft_model_state_dict`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..core.weights import open_weights, save_file
 
 CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 LABELS = "labels.json"  # of a classifier's new head, which peft's form has no place for
+FILES = (CONFIG, *WEIGHTS, LABELS)
 _PREFIX = "base_model.model."
 _KINDS = {
     "text-generation": "CAUSAL_LM",
@@ -86,6 +87,27 @@ def base_of(folder: Path) -> tuple[str, str | None, list[str] | None]:
         found = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         labels = [str(label) for label in found] if isinstance(found, list) else None
     return base, tasks.get(str(config.get("task_type"))), labels
+
+
+def load_adapted(folder: Path, load: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """The model that an adapter is for, as a task, with the adapter on it.
+
+    Args:
+        load: `bt.load`.
+        settings: of the call; a task or number of classes that is given wins.
+    """
+    base, task, labels = base_of(folder)
+    more = dict(settings)
+    if more.get("task") is None and more.get("num_classes") is None:
+        more["task"] = task
+        if labels is not None:
+            more["num_classes"] = len(labels)
+    model = load(base, **more)
+    model.load_adapter(folder)
+    if labels is not None:
+        model.labels = labels
+    model.card = replace(model.card, name=folder.resolve().name)
+    return model
 
 
 def load_adapter(folder: str | Path, module: nn.Module) -> nn.LoRA:

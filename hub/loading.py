@@ -14,6 +14,7 @@ from ..core.errors import BestiaryError, ConfigError, HubError
 from ..core.nn import Module
 from ..core.spelling import spelled
 from . import licences, limits
+from .adapters import is_adapter, load_adapted
 from .card import Card, card_of
 from .choice import weights_in
 from .filling import Options, Report, adapted, filled, untrained
@@ -134,6 +135,15 @@ def load(
     """
     from .lock import in_force
 
+    path = Path(name).expanduser()
+    if is_adapter(path):
+        given = {
+            "weights": weights, "device": device, "dtype": dtype, "revision": revision,
+            "num_classes": num_classes, "in_channels": in_channels, "image_size": image_size,
+            "task": task, "variant": variant, "locked": locked, "verify": verify,
+            "compile": compile,
+        }  # fmt: skip
+        return load_adapted(path, load, given)
     numbers, form = precision(dtype)
     options = Options(
         weights=weights,
@@ -152,6 +162,7 @@ def load(
     licences.show_once(loaded.card)
     model = task_class(loaded.card.task).from_loaded(loaded)
     model.compile = compile
+    model.loaded_as = str(path.resolve()) if path.exists() else str(name)
     return model.to(device) if str(device) != "cpu" else model
 
 

@@ -34,6 +34,16 @@ def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
         for label, share in measured["labels"].items():
             click.echo(f"  {share:6.1%}  {label}")
         return
+    if model.task == "text-generation":
+        told = model.evaluate(data)
+        if as_json:
+            print_json(told)
+        else:
+            click.echo(
+                f"perplexity {told['perplexity']:.4g}, {told['nats']:.4g} nats a token "
+                f"({told['tokens']:,} tokens)"
+            )
+        return
     if model.task in ("object-detection", "image-segmentation"):
         found_there = model.evaluate(data)
         if as_json:

@@ -13,7 +13,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import ConfigError, DataError
 from bestiary.hub.cli import main
-from bestiary.text.finetune import labelled_texts
+from bestiary.text.finetuning.labels import labelled_texts
 from bestiary.text.tasks.classifier import TextClassifier
 
 DATA = Path(__file__).parent.parent / "references" / "data"

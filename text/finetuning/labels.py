@@ -1,80 +1,64 @@
 """Fine-tuning an encoder on one's own labelled texts.
 
-All layers learn together at a low rate, which rises for a short while and then falls to nothing.
+All layers learn together at a low rate, or adapters beside them; the new head at a higher one.
 Texts are read once, and those of like length go through the network together.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core import optim, random
-from ..core.data.text_files import read_csv, read_jsonl
-from ..core.errors import ConfigError, DataError
-from ..core.insight.charts import line_chart, save_chart
-from ..core.nn import functional as F
-from ..core.paths import check_folder
-from ..core.tensor import Tensor
-from ..core.training import Trainer
-from ..hub.card import Card
-from ..hub.filling import with_new_head
-from ..hub.registry import architecture_by_name
-from .tasks.classifier import TextClassifier
-from .tasks.encoder_task import EncoderTask
-
-Array = np.ndarray[Any, Any]
-_SORTED = 32  # batches among which texts are put in order of length
+from ...core import nn, random
+from ...core.data.text_files import read_csv, read_jsonl
+from ...core.errors import ConfigError, DataError
+from ...core.nn import functional as F
+from ...core.paths import check_folder
+from ...core.tensor import Tensor
+from ...hub.card import Card
+from ...hub.filling import with_new_head
+from ..tasks.classifier import TextClassifier
+from ..tasks.encoder_task import EncoderTask
+from .training import (
+    Array,
+    Batches,
+    Job,
+    Settings,
+    architecture_of,
+    changed,
+    decayed_apart,
+    fit,
+    padded,
+    shorter,
+    speaker,
+)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to fine-tune.
+class Recipe(Settings):
+    """How to fine-tune on labels: `Settings`, and
 
     Args:
-        epochs: passes over the texts.
-        batch_size: texts in a step.
-        lr: the highest learning rate of the trunk; `head_lr` that of the new head.
-        warmup: share of the steps in which the rates rise.
-        weight_decay: of AdamW, on matrices only.
-        clip: largest norm of all gradients together.
-        max_length: the most tokens of a text; None for what the network reads.
-        held_out: share of each label kept for measuring.
+        head_lr: the highest learning rate of the new head.
         freeze: "trunk" lets the head alone learn.
-        seed: of everything random.
     """
 
-    epochs: int = 3
-    batch_size: int = 16
-    lr: float = 5e-5
     head_lr: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    max_length: int | None = None
-    held_out: float = 0.2
     freeze: str | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ConfigError("epochs >= 1 and batch_size >= 2 are needed")
-        if not (0 < self.lr < math.inf and 0 < self.head_lr < math.inf):
-            raise ConfigError(f"learning rates are above 0, got {self.lr} and {self.head_lr}")
-        if not (0 < self.held_out < 1 and 0 <= self.warmup < 1):
-            raise ConfigError(f"held_out={self.held_out} and warmup={self.warmup} are shares")
-        if self.max_length is not None and self.max_length < 3:
-            raise ConfigError(f"max_length={self.max_length} has no room for a text")
+        super().__post_init__()
+        if not 0 < self.head_lr < math.inf:
+            raise ConfigError(f"head_lr={self.head_lr} is a number above 0", got=self.head_lr)
         if self.freeze not in (None, "trunk"):
             raise ConfigError(f"freeze is 'trunk' or None, got {self.freeze!r}", got=self.freeze)
+        if self.freeze and self.lora:
+            raise ConfigError("freeze='trunk' lets the head alone learn: no lora= beside it")
 
 
 @dataclass(frozen=True)
@@ -144,7 +128,8 @@ def finetune(
 
     Args:
         source: a CSV or JSONL file; see `labelled_texts`.
-        out: folder for the model, its card and the learning curve.
+        out: folder for the model (for its adapter alone, with `lora=`), its card, its learning
+            curve and the log of the run.
         recipe: how to train; single settings may be given by name: `epochs=5`.
         quiet: print nothing.
 
@@ -155,81 +140,50 @@ def finetune(
         DataError: the texts cannot be used; names the line.
         ConfigError: settings that make no sense, or a network without such a head.
     """
-    recipe = replace(recipe or Recipe(), **changes)
-    start = time.perf_counter()
+    how: Recipe = changed(recipe, Recipe(), changes)
     found = labelled_texts(source, text, label)
     if out is not None:
         check_folder(Path(out))
-    train, held = _split(found.targets, recipe)
-
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
+    train, held = _split(found.targets, how)
+    say = speaker(quiet)
     counts = np.bincount(found.targets)
     shown = ", ".join(f"{n} {c}" for n, c in zip(found.labels[:12], counts, strict=False))
     say(f"{len(found.texts)} texts, {len(found.labels)} labels: {shown}")
     say(f"{len(train)} to train on, {len(held)} held out")
-    random.manual_seed(recipe.seed)
-    new = _new_task(task, found)
-    rows = _encoded(new, found.texts, recipe)
-    batches = _Batches(rows, found.targets, train, recipe)
-    module = new.module
-    module.train()
+    random.manual_seed(how.seed)
+    new, heads = _new_task(task, found, how)
+    rows = _encoded(new, found.texts)
+    kept, targets = [found.texts[i] for i in held], found.targets
 
-    def loss_of(_: Any, batch: tuple[Array, Array, Array]) -> Tensor:
-        ids, mask, targets = (Tensor(part).to(device=new.device) for part in batch)
-        return F.cross_entropy(module(ids, None if batch[1].all() else mask), targets)
+    def made(chosen: Array) -> tuple[Array, Array, Array]:
+        return (*padded([rows[i] for i in chosen]), targets[chosen])
 
-    optimizer = _optimizer(new, recipe)
-    steps = recipe.epochs * len(batches)
-    rising = max(1, round(recipe.warmup * steps))
+    def loss(module: nn.Module, batch: tuple[Array, Array, Array]) -> Tensor:
+        ids, mask, wanted = (Tensor(part).to(device=new.device) for part in batch)
+        return F.cross_entropy(module(ids, None if batch[1].all() else mask), wanted)
 
-    def rate(step: int) -> float:
-        return min((step + 1) / rising, max(0.0, (steps - step) / max(steps - rising, 1)))
+    def measure() -> dict[str, float]:
+        best = new.scores(kept, batch_size=2 * how.batch_size)
+        return {"accuracy": float((best.argmax(axis=1) == targets[held]).mean())}
 
-    kept = [found.texts[i] for i in held]
-    trainer = Trainer(
-        module,
-        optimizer,
-        loss_of,
-        batches,
-        epochs=recipe.epochs,
-        schedule=optim.LambdaLR(optimizer, rate),
-        clip_norm=recipe.clip,
-        evaluate=lambda _: {"accuracy": _accuracy(new, kept, found.targets[held], recipe)},
+    def rate_of(name: str) -> float:
+        return how.head_lr if name.startswith(heads) else how.lr
+
+    figures = fit(
+        Job(
+            new,
+            Batches(np.array([len(r) for r in rows]), train, how.batch_size, how.seed, made),
+            loss,
+            decayed_apart(new.module, rate_of, how.weight_decay),
+            measure,
+            {"texts": f"{len(train)} trained on, {len(held)} held out"},
+        ),
+        how,
+        out=out,
+        source=source,
         quiet=quiet,
     )
-    history = trainer.fit()
-    module.eval()
-    module.requires_grad_(True)
-    accuracy = _accuracy(new, kept, found.targets[held], recipe)
-    new.card.training.update(
-        {
-            "data": Path(source).name,
-            "texts": f"{len(train)} trained on, {len(held)} held out",
-            "accuracy on the held-out texts": f"{100 * accuracy:.1f} %",
-            "seconds": round(time.perf_counter() - start, 1),
-            "recipe": ", ".join(f"{k} {v}" for k, v in vars(recipe).items()),
-        }
-    )
-    new.card.results = [
-        {
-            "name": "accuracy",
-            "value": round(accuracy, 4),
-            "dataset": Path(source).name,
-            "split": f"{len(held)} held-out texts",
-        }
-    ]
-    say(f"held-out accuracy {100 * accuracy:.1f} % ({len(held)} texts)")
-    if out is not None:
-        new.save(out)
-        figures = {
-            "training loss": history.column("loss"),
-            "held-out accuracy": history.column("accuracy"),
-        }
-        save_chart(line_chart(figures, title="Fine-tuning"), Path(out) / "learning_curve.png")
-        say(f"saved in {out}; load it with bt.load({str(out)!r})")
+    say(f"held-out accuracy {100 * figures['accuracy']:.1f} % ({len(held)} texts)")
     return new
 
 
@@ -244,97 +198,48 @@ def _split(targets: Array, recipe: Recipe) -> tuple[Array, Array]:
     return np.setdiff1d(np.arange(len(targets)), chosen), chosen
 
 
-def _new_task(task: EncoderTask, found: LabelledTexts) -> TextClassifier:
-    architecture = architecture_by_name(task.architecture)
-    if architecture is None or not architecture.head:
+def _new_task(
+    task: EncoderTask, found: LabelledTexts, recipe: Recipe
+) -> tuple[TextClassifier, tuple[str, ...]]:
+    """The classifier that learns, and what names of parameters of its head begin with."""
+    architecture = architecture_of(task)
+    if not architecture.head:
         raise ConfigError(f"{task.architecture} has no head that could be replaced")
     module, config = with_new_head(
         architecture, task.config, task.module, len(found.labels), "text-classification"
     )
     module.to(device=task.device)
-    card = Card(
-        name=f"{task.card.name}-finetuned",
-        architecture=task.architecture,
-        task="text-classification",
-        license=task.card.license,
-        commercial=task.card.commercial,
-        source=task.card.source,
-        training={"from": task.card.name},
-    )
-    return TextClassifier(
+    parts = {name for name, _ in module.named_modules()}
+    heads = [part for part in (*architecture.head, *architecture.fresh) if part in parts]
+    adapter = None
+    if recipe.lora:
+        adapter = recipe.adapters(heads, ())
+        nn.add_lora(module, adapter)
+    names = tuple(f"{head}." for head in heads)
+    if recipe.freeze == "trunk":
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name.startswith(names))
+    new = TextClassifier(
         module,
         architecture=task.architecture,
         config=config,
-        tokenizer=task.tokenizer,
-        card=card,
+        tokenizer=shorter(task.tokenizer, recipe.max_length),
+        card=Card(
+            name=f"{task.card.name}-finetuned",
+            architecture=task.architecture,
+            task="text-classification",
+            license=task.card.license,
+            commercial=task.card.commercial,
+            source=task.card.source,
+            training={"from": task.card.name},
+        ),
         labels=found.labels,
     )
+    new.adapter, new.loaded_as = adapter, task.loaded_as
+    return new, names
 
 
-def _optimizer(task: TextClassifier, recipe: Recipe) -> optim.AdamW:
-    """Two rates, and no decay of norms and biases."""
-    architecture = architecture_by_name(task.architecture)
-    assert architecture is not None
-    parts = tuple(f"{part}." for part in (*architecture.head, *architecture.fresh))
-    groups: dict[tuple[bool, bool], list[Any]] = {}
-    for name, parameter in task.module.named_parameters():
-        new = name.startswith(parts)
-        if recipe.freeze == "trunk" and not new:
-            parameter.requires_grad_(False)
-            continue
-        groups.setdefault((new, parameter.ndim > 1), []).append(parameter)
-    return optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": recipe.head_lr if new else recipe.lr,
-                "weight_decay": recipe.weight_decay if matrix else 0.0,
-            }
-            for (new, matrix), parameters in groups.items()
-        ]
-    )
-
-
-def _encoded(task: TextClassifier, texts: list[str], recipe: Recipe) -> list[Array]:
+def _encoded(task: TextClassifier, texts: list[str]) -> list[Array]:
     """The tokens of each text, without padding."""
-    tokenizer = task._need_tokenizer()
-    room = min(task.max_length, recipe.max_length or task.max_length)
-    encoded = tokenizer(texts, max_length=room)
+    encoded = task._need_tokenizer()(texts, max_length=task.max_length)
     return [ids[mask] for ids, mask in zip(encoded.ids, encoded.mask, strict=True)]
-
-
-class _Batches:
-    """Batches of texts of like length, in another order each epoch: ids, mask, targets."""
-
-    def __init__(self, rows: list[Array], targets: Array, chosen: Array, recipe: Recipe) -> None:
-        self._rows, self._targets, self._chosen, self._recipe = rows, targets, chosen, recipe
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return -(-len(self._chosen) // self._recipe.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
-        rng = np.random.default_rng((self._recipe.seed, self.epoch))
-        self.epoch += 1
-        order, size = rng.permutation(self._chosen), self._recipe.batch_size
-        batches: list[Array] = []
-        for start in range(0, len(order), _SORTED * size):
-            part = order[start : start + _SORTED * size]
-            part = part[np.argsort([len(self._rows[i]) for i in part], kind="stable")]
-            batches += [part[i : i + size] for i in range(0, len(part), size)]
-        for i in rng.permutation(len(batches)):
-            yield self._padded(batches[i])
-
-    def _padded(self, chosen: Array) -> tuple[Array, Array, Array]:
-        longest = max(len(self._rows[i]) for i in chosen)
-        ids = np.zeros((len(chosen), longest), np.int64)
-        mask = np.zeros((len(chosen), longest), bool)
-        for row, i in enumerate(chosen):
-            ids[row, : len(self._rows[i])] = self._rows[i]
-            mask[row, : len(self._rows[i])] = True
-        return ids, mask, self._targets[chosen]
-
-
-def _accuracy(task: TextClassifier, texts: list[str], targets: Array, recipe: Recipe) -> float:
-    best = task.scores(texts, batch_size=2 * recipe.batch_size).argmax(axis=1)
-    return float((best == targets).mean())

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from ...core.errors import HubError, MissingExtra
-from ...core.nn import Module
+from ...core.errors import ConfigError, HubError, MissingExtra
+from ...core.nn import LoRA, Module, merge_lora, remove_lora
+from ...core.paths import atomic
 from ...hub.card import Card
 from ...hub.filling import Report
 from ...hub.loading import Loaded
@@ -24,9 +25,13 @@ class TextTask:
         card: licence, origin, results.
         report: what loading did with each tensor.
         compile: whether what is run again and again is compiled.
+        adapter: how the network is adapted, where it is.
+        loaded_as: the name or folder that it was loaded by.
     """
 
     task = ""
+    adapter: LoRA | None = None
+    loaded_as: str = ""
 
     def __init__(
         self,
@@ -85,13 +90,52 @@ class TextTask:
         self.module.to(device=device)
         return self
 
+    # -- adapters --------------------------------------------------------------------------
+
+    def load_adapter(self, folder: str | Path) -> Self:
+        """Put an adapter in peft's form on the network: `model.load_adapter("my-lora")`.
+
+        Raises:
+            HubError: the folder holds none.
+            ConfigError: it is not understood, or the network has an adapter already.
+            WeightsError: it is for another network.
+        """
+        from ...hub.adapters import load_adapter
+
+        self.adapter = load_adapter(folder, self.module)
+        return self
+
+    def merge_adapter(self) -> Self:
+        """Add the adapter to the weights, which is as fast as without one; `save` writes them all.
+
+        Raises:
+            ConfigError: there is no adapter, or the weights have few bits.
+        """
+        if self.adapter is None:
+            raise ConfigError(f"{self.card.name} has no adapter that could be merged")
+        merge_lora(self.module)
+        self.adapter = None
+        return self
+
+    def remove_adapter(self) -> Self:
+        """Take the adapter away."""
+        if self.adapter is not None:
+            remove_lora(self.module)
+            self.adapter = None
+        return self
+
+    # -- saving ----------------------------------------------------------------------------
+
     def save(self, folder: str | Path, *, dtype: Any = None) -> Path:
-        """Write a folder that `bt.load(folder)` opens again.
+        """Write a folder that `bt.load(folder)` opens again; where there is one, the adapter alone.
 
         Args:
             dtype: of the stored weights, such as "float16"; as they are unless given.
         """
         from ...hub.saving import save_model
+
+        if self.adapter is not None:
+            return self._save_adapter(folder)
 
         target = save_model(
             folder,
@@ -105,6 +149,25 @@ class TextTask:
         if self.tokenizer is not None:
             self.tokenizer.save(target)
         return target
+
+    def _save_adapter(self, folder: str | Path) -> Path:
+        from ...hub.adapters import save_adapter
+
+        assert self.adapter is not None
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        with atomic(target / "README.md") as part:
+            part.write_text(replace(self.card, task=self.task).markdown(), encoding="utf-8")
+        if self.tokenizer is not None:
+            self.tokenizer.save(target)
+        return save_adapter(
+            target,
+            self.module,
+            self.adapter,
+            base=self.loaded_as or self.card.name,
+            task=self.task,
+            labels=self._saved_labels(),
+        )
 
     def _saved_labels(self) -> Sequence[str] | None:
         return None

@@ -124,7 +124,7 @@ class TextClassifier(EncoderTask):
         Raises:
             DataError: the texts cannot be used, or have a label that the model does not know.
         """
-        from ..finetune import labelled_texts
+        from ..finetuning.labels import labelled_texts
 
         found = labelled_texts(data, text, label)
         unknown = [name for name in found.labels if name not in self.labels]

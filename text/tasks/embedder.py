@@ -138,6 +138,21 @@ class Embedder(EncoderTask):
         vector = self.encode(query, prompt_name=prompt_name)
         return index.nearest(vector, top)
 
+    def finetune(self, data: Any, **settings: Any) -> Any:
+        """Teach it labels of yours, or which texts belong together; returns a new task.
+
+        Args:
+            data: a CSV or JSONL file: with texts and labels, which gives a `TextClassifier`; or
+                with pairs, which gives an `Embedder`.
+            settings: `out=` a folder for the result, `epochs=`, `lr=`, `lora=8` and the other
+                settings of `text.finetuning.labels.finetune` or `text.finetuning.pairs.finetune`.
+        """
+        from ..finetuning.pairs import finetune, has_pairs
+
+        if has_pairs(data, settings.get("names")):
+            return finetune(self, data, **settings)
+        return super().finetune(data, **settings)
+
     def save(self, folder: str | Path, *, dtype: Any = None) -> Path:
         """Write a folder that `bt.load(folder)` opens again, with the files of the pooling."""
         target = super().save(folder, dtype=dtype)

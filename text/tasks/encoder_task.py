@@ -82,10 +82,10 @@ class EncoderTask(TextTask):
 
         Args:
             data: a CSV or JSONL file with texts and labels.
-            settings: `out=` a folder for the result, `epochs=`, `lr=`, `freeze="trunk"` and the
-                other settings of `text.finetune.finetune`.
+            settings: `out=` a folder for the result, `epochs=`, `lr=`, `freeze="trunk"`, `lora=8`
+                and the other settings of `text.finetuning.labels.finetune`.
         """
-        from ..finetune import finetune
+        from ..finetuning.labels import finetune
 
         return finetune(self, data, **settings)
 

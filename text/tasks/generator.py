@@ -346,6 +346,29 @@ class TextGenerator(TextTask):
                 logprobs += rows[np.arange(len(block)), after].tolist()
         return Score(ids, logprobs)
 
+    def finetune(self, data: Any, **settings: Any) -> TextGenerator:
+        """Let it learn on from texts or conversations; returns a new task.
+
+        Args:
+            data: a .txt file, or CSV or JSONL with texts or conversations.
+            settings: `out=` a folder for the result, `epochs=`, `lr=`, `lora=8` and the other
+                settings of `text.finetuning.language.finetune`.
+        """
+        from ..finetuning.language import finetune
+
+        return finetune(self, data, **settings)
+
+    def evaluate(self, data: Any, **settings: Any) -> dict[str, float]:
+        """How well it foretells texts or answers: `{"perplexity", "nats", "tokens"}`.
+
+        Args:
+            data: as for `finetune`.
+            settings: `max_length=`, `batch_size=`, `text=`.
+        """
+        from ..finetuning.language import evaluate
+
+        return evaluate(self, data, **settings)
+
     # -- parts -----------------------------------------------------------------------------
 
     def _settings(self, options: Mapping[str, Any]) -> Settings:

@@ -1,0 +1,1 @@
+"""Fine-tuning models of texts: on labels, on pairs that belong together, on texts and talks."""
