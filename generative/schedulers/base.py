@@ -83,7 +83,7 @@ class Scheduler:
         from . import every_option
 
         given = dict(config.to_config() if isinstance(config, Scheduler) else config)
-        given = {k: v for k, v in given.items() if k not in _MARKS} | changes
+        given = {k: v for k, v in given.items() if k not in _MARKS and v is not None} | changes
         known = {f.name for f in dataclasses.fields(cls.Config)}
         other = sorted(set(given) - known)
         strange = sorted(set(other) - every_option()) if other else []

@@ -83,6 +83,8 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         given |= changes
         if given.get("solver_type") in ("bh1", "bh2", "logrho"):
             given["solver_type"] = "midpoint"
+        if str(given.get("variance_type")).startswith("fixed"):  # of DDPM's noise
+            given["variance_type"] = None
         if given.get("algorithm_type") == "deis":
             given["algorithm_type"] = "dpmsolver++"
         return super().from_config(given)

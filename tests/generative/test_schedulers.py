@@ -91,6 +91,15 @@ def test_a_configuration_survives_being_written(name):
     assert repr(again) == f"{name}()"
 
 
+@pytest.mark.parametrize("name", sorted(set(S.SCHEDULERS) - {"FlowMatchEulerDiscreteScheduler"}))
+def test_every_scheduler_takes_the_settings_of_every_other(name):
+    for kind in S.SCHEDULERS.values():
+        other = S.scheduler_of(name, num_train_timesteps=500)
+        made = kind.from_config(other)
+        made.set_timesteps(10)
+        assert made.config.num_train_timesteps == 500
+
+
 def test_solvers_of_similar_schedulers_become_the_nearest():
     unipc = S.scheduler_of("unipc")
     dpm = S.DPMSolverMultistepScheduler.from_config(unipc)
