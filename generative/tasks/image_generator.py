@@ -79,6 +79,10 @@ class ImageGenerator:
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> Self:
         """The task of what `bt.load` has loaded: a pipeline, or its network alone."""
+        if hasattr(loaded.config, "latent_size"):  # one pass makes a picture, without a scheduler
+            from .direct import DirectGenerator
+
+            return DirectGenerator.from_loaded(loaded)  # type: ignore[return-value]
         unet = loaded.parts.get("unet", loaded)
         settings = loaded.scheduler
         beside = None if loaded.folder is None else loaded.folder / SCHEDULER_FILE

@@ -1,0 +1,1 @@
+"""Training generators on pictures of one's own: diffusion models, GANs, autoencoders."""
