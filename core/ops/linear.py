@@ -41,6 +41,12 @@ def _by_half(rows: Any, weight: Any) -> Any:
     if whole and 0 < len(rows) <= FEW and rows.dtype == float32 and weight.size:
         form = weight.dtype.name
         return native.product(form, weight.view(uint8), np.ascontiguousarray(rows))
+    if weight.T.flags.c_contiguous and not weight.flags.c_contiguous:  # stored the other way round
+        out = np.zeros((len(rows), count), float32)
+        step = max(32, _BLOCK // max(count, 1))
+        for at in range(0, features, step):
+            out += np.matmul(rows[:, at : at + step], converted(weight.T[at : at + step], float32))
+        return out
     out = np.empty((len(rows), count), float32)
     step = max(32, _BLOCK // max(features, 1))
     for at in range(0, count, step):

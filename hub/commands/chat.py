@@ -32,8 +32,14 @@ HELP = """/reset      forget the conversation
 @click.option("--seed", type=click.IntRange(0), help="For draws that repeat themselves.")
 @click.option("--draft", help="A smaller model of the same vocabulary, to be faster.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option("--dtype", help="Of the weights: int8, int4, bfloat16, float32, ...")
 def chat_command(
-    name: str, system: str | None, draft: str | None, device: str, **settings: Any
+    name: str,
+    system: str | None,
+    draft: str | None,
+    device: str,
+    dtype: str | None,
+    **settings: Any,
 ) -> int:
     """Talk to the language model NAME.
 
@@ -41,10 +47,10 @@ def chat_command(
     answer, Ctrl-D ends; /help shows more.
     """
     options = {key: value for key, value in settings.items() if value is not None}
-    model = generator(name, device)
+    model = generator(name, device, dtype)
     model.prompt("")  # a base model is refused before anybody writes to it
     if draft is not None:
-        options["draft"] = generator(draft, device)
+        options["draft"] = generator(draft, device, dtype)
     talk = Conversation(model, system, options)
     person = sys.stdin.isatty()
     if person:

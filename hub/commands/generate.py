@@ -35,6 +35,7 @@ from .output import json_option, print_json
 @click.option("--beams", type=click.IntRange(1), help="Beam search over so many candidates.")
 @click.option("--draft", help="A smaller model of the same vocabulary, to be faster.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option("--dtype", help="Of the weights: int8, int4, bfloat16, float32, ...")
 @json_option
 def generate_command(
     name: str,
@@ -45,6 +46,7 @@ def generate_command(
     beams: int | None,
     draft: str | None,
     device: str,
+    dtype: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -62,9 +64,9 @@ def generate_command(
     if schema is not None:
         options["schema"] = _read(schema)
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
-    model = generator(name, device)
+    model = generator(name, device, dtype)
     if draft is not None:
-        options["draft"] = generator(draft, device)
+        options["draft"] = generator(draft, device, dtype)
     if as_json:
         found = model.generate(text, details=True, **options)
         print_json(found.to_dict())
@@ -76,13 +78,14 @@ def generate_command(
         click.echo()
 
 
-def generator(name: str, device: str) -> Any:
+def generator(name: str, device: str, dtype: str | None = None) -> Any:
     """A language model.
 
     Raises:
         ConfigError: it is for something else.
+        DtypeError: weights cannot be of such a type.
     """
-    model = load(name, device=device)
+    model = load(name, device=device, dtype=dtype)
     if model.task != "text-generation":
         raise ConfigError(
             f"{name} is for {model.task} and does not continue texts.\n"

@@ -141,7 +141,7 @@ class Talker:
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
     model = Talker()
-    monkeypatch.setattr(chat_module, "generator", lambda name, device: model)
+    monkeypatch.setattr(chat_module, "generator", lambda name, device, dtype: model)
     lines = iter(["Hello", KeyboardInterrupt(), "Again"])
 
     class Terminal(io.StringIO):
@@ -165,7 +165,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
 
 
 def test_ctrl_c_ends_a_pipe(monkeypatch, capsys):
-    monkeypatch.setattr(chat_module, "generator", lambda name, device: Talker())
+    monkeypatch.setattr(chat_module, "generator", lambda name, device, dtype: Talker())
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert _run(["chat", "some"]) == 130
 

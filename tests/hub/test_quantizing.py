@@ -301,3 +301,10 @@ def test_gguf_files_stay_as_they_are(tmp_path: Path, form: str, monkeypatch) -> 
     np.testing.assert_array_equal(logits(again), logits(model))
     other = bt.load(tmp_path / "model.gguf", dtype="int8")
     assert set(forms_of(other.module).values()) == {"int8"}
+
+
+def test_halves_of_turned_weights_lie_in_order() -> None:
+    """GPT-2's files have its weights the other way round."""
+    model = bt.load(DATA / "gpt2-transformers", dtype="bfloat16")
+    for name, parameter in model.module.named_parameters():
+        assert parameter.array.flags.c_contiguous, name
