@@ -51,6 +51,9 @@ def detect(path: FilePath) -> Format:
         )
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or start[257:262] == b"ustar":
         return "torch"
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and length < 2**40:  # before pickles: a length may begin like one
+        return "safetensors"
     if start[0] == 0x80 and 2 <= start[1] <= 5:  # a pickle
         return "torch"
     if start.startswith(b"GGUF"):
@@ -62,7 +65,6 @@ def detect(path: FilePath) -> Format:
         raise _not_weights(
             where, size, "nothing but zeros: a download that never finished", "Fetch it again."
         )
-    length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" or (length < 2**40 and start[7] == 0):
         return "safetensors"  # its reader says what is wrong with it
     if start.lstrip()[:1] == b"{":

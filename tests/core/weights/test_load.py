@@ -288,3 +288,16 @@ def test_a_missing_file_is_answered_with_what_is_there(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="its folder has no weights"):
         load(tmp_path / "empty" / "model.safetensors")
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_begins_like_a_pickle(length, tmp_path):
+    """640 is 80 02 in bytes, with which a pickle of protocol 2 begins."""
+    path = tmp_path / "model.safetensors"
+    for extra in range(length):
+        save_file({"x": np.ones(2, np.float32)}, path, metadata={"a": "b" * extra})
+        if int.from_bytes(path.read_bytes()[:8], "little") == length:
+            break
+    assert path.read_bytes()[:2] == length.to_bytes(2, "little")
+    assert detect(path) == "safetensors"
+    np.testing.assert_array_equal(load(path)["x"], np.ones(2))
