@@ -1,0 +1,82 @@
+"""Critics of actions: what DDPG, TD3 and SAC have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core import nn
+from ..core.autograd import backward, grad
+from ..core.errors import ConfigError
+from ..core.optim import Optimizer
+from ..core.tensor import Tensor
+from .q_networks import Perceptron, is_picture
+from .spaces import Space
+
+
+class Critics(nn.Module):
+    """Several networks Q(s, a) that see the same.
+
+    Shape: (B, features of both) -> one (B, 1) for each
+    """
+
+    def __init__(self, number: int, size: int, hidden: Sequence[int]) -> None:
+        self.networks = [Perceptron([size, *hidden, 1]) for _ in range(number)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [network(x) for network in self.networks]
+
+    def bare(self, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """The values by all of them, as arrays, (number, B)."""
+        x = _joined(observation, action)
+        return np.stack([network.bare(x)[:, 0] for network in self.networks])
+
+    def fit(
+        self, observation: np.ndarray, action: np.ndarray, y: np.ndarray, optimizer: Optimizer
+    ) -> float:
+        """One step towards the targets y, (B,), by the squared error; returns that error."""
+        outs = self.forward(Tensor(_joined(observation, action)))
+        errors = [out.array - y[:, None] for out in outs]
+        optimizer.zero_grad()
+        # d mean (q - y)^2 / d q
+        backward(outs, [Tensor(error * np.float32(2 / len(y))) for error in errors])
+        optimizer.step()
+        return sum(float(np.vdot(error, error)) for error in errors) / len(y)
+
+    def slope(
+        self, observation: np.ndarray, action: np.ndarray, *, least: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The value of actions, and its gradient for them.
+
+        Args:
+            observation, action: what to judge.
+            least: take the lesser value, instead of the first critic's.
+
+        Shape: (B,) and the shape of `action`
+        """
+        x = Tensor(_joined(observation, action)).requires_grad_()
+        networks = self.networks if least else self.networks[:1]
+        outs = [network(x) for network in networks]
+        q = np.concatenate([out.array for out in outs], axis=1)
+        chosen = q.argmin(axis=1)
+        shares: Any = [
+            Tensor((chosen == i).astype(np.float32)[:, None]) for i in range(len(networks))
+        ]
+        g: Tensor = grad(outs, x, shares)
+        return q[np.arange(len(q)), chosen], g.array[:, observation.shape[1] :]
+
+
+def _joined(observation: np.ndarray, action: np.ndarray) -> np.ndarray:
+    return np.concatenate([observation, action], axis=1)
+
+
+def require_vector(name: str, space: Space) -> None:
+    """Complain of pictures, for which these have no networks."""
+    if is_picture(space):
+        raise ConfigError(
+            f"{name}: observations are pictures of shape {space.shape}, and its networks take "
+            "lists of numbers.\nFlatten them, or use PPO or DQN.",
+            got=space,
+        )

@@ -1,0 +1,460 @@
+"""What the algorithms that learn from a memory share: settings, acting, saving, exact resume.
+
+A subclass says what its networks are (`build`), how it chooses actions (`choose`), and how one
+round of experience and learning goes (`advance`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ..core import optim
+from ..core.errors import ConfigError, DataError, ShapeError, WeightsError
+from ..core.insight.progress import progress as show_progress
+from ..core.nn.module import Module
+from ..core.random import manual_seed, numpy_rng
+from ..core.training.state import packed, unpacked
+from ..core.training.store import CheckpointStore
+from ..core.weights.safetensors import load_file, save_file
+from .environments.base import VectorEnv, checked_seed, count
+from .environments.make import make
+from .spaces import Box, Discrete, Space, from_json
+
+_AGENT, _WEIGHTS = "agent.json", "agent.safetensors"
+
+# Called after every round with the agent; False ends the learning.
+Callback = Callable[[Any], bool | None]
+
+
+class Learner(ABC):
+    """Base of agents that learn from a memory.
+
+    Args:
+        env: an environment, its id, a function that makes one, or "module:Class"; see `make`.
+        policy: "mlp", or "cnn" for pictures, which is found by itself. Also taken in
+            Stable-Baselines3's order, `DQN("MlpPolicy", env)`.
+        seed: of everything that is drawn.
+        num_envs: copies of the environment that step together.
+        settings: the fields of `Settings`.
+
+    Attributes:
+        settings: the hyper-parameters.
+        steps: steps of environments that it learned from.
+        history: what `learn` logged, one dict for each line.
+    """
+
+    Settings: ClassVar[type[Any]]
+    actions: ClassVar[str] = "any"  # "discrete", "continuous" or "any"
+
+    def __init__(
+        self, env: Any, policy: Any = "mlp", *, seed: int = 0, num_envs: int = 1, **settings: Any
+    ) -> None:
+        if isinstance(env, str) and env.lower() in _POLICIES:
+            env, policy = policy, env
+        if not (isinstance(policy, str) and policy.lower() in _POLICIES):
+            raise ConfigError(
+                f"{self.name}: the policy is one of mlp, cnn, MlpPolicy and CnnPolicy, not "
+                f"{policy!r}",
+                got=policy,
+            )
+        checked_seed(seed)
+        self.settings = self._read_settings(settings)
+        self.seed = int(seed)
+        self.env: VectorEnv = make(env, count(f"{self.name}: num_envs", num_envs), seed=seed)
+        self._begin(self.env.observation_space, self.env.action_space)
+
+    def _begin(self, observation_space: Space, action_space: Space) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self._check_spaces()
+        self.rng = np.random.default_rng(self.seed)
+        self.steps = 0
+        self.iterations = 0
+        self.progress = 0.0  # of the present call of `learn`, from 0 to 1
+        self.history: list[dict[str, float]] = []
+        self.returns: list[float] = []  # of the last 100 episodes
+        self.lengths: list[int] = []
+        self.observation: np.ndarray | None = None
+        manual_seed(self.seed)  # initial weights come from the global stream
+        self.build()
+
+    @property
+    def name(self) -> str:
+        """The name of the algorithm."""
+        return type(self).__name__
+
+    # -- what a subclass gives ---------------------------------------------------------------
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make networks and optimizers."""
+
+    @abstractmethod
+    def modules(self) -> dict[str, Module]:
+        """The networks, by the names under which they are saved; the first of them acts."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, optim.Optimizer]:
+        """The optimizers, by name."""
+
+    @abstractmethod
+    def choose(self, observations: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions for observations, in the agent's own numbers: see `to_env`."""
+
+    @abstractmethod
+    def advance(self) -> dict[str, float]:
+        """Gather some experience and learn from it; returns what to log."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides networks, optimizers, environment and generators."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (may be nothing)
+        """Take back what `extra_state` gave."""
+
+    # -- acting ------------------------------------------------------------------------------
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """The agent's numbers as actions of the environment: it counts from 0, and from -1 to 1."""
+        space = self.action_space
+        if isinstance(space, Box):
+            half = 0.5 * (space.high - space.low)
+            middle = 0.5 * (space.high + space.low)
+            scaled = np.clip(middle + half * actions, space.low, space.high)
+            return np.asarray(scaled, space.dtype)
+        if isinstance(space, Discrete) and space.start:
+            return actions + space.start
+        return actions
+
+    def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:
+        """The action for an observation, or for each of several.
+
+        Shape: (...) of the space, or (N, ...) -> an action of the space, or (N, ...)
+
+        Raises:
+            ShapeError: it is no observation of this agent's environment.
+            DataError: there is NaN in it.
+        """
+        array = np.asarray(observation)
+        space = self.observation_space
+        single = array.shape == space.shape
+        batch = array[None] if single else array
+        if batch.shape[1:] != space.shape or batch.ndim != len(space.shape) + 1:
+            raise ShapeError(
+                f"{self.name}: an observation has shape {space.shape}, several (N, "
+                f"{', '.join(map(str, space.shape))}); got {array.shape}.\n"
+                f"The agent was trained in {space}.",
+                expected=space.shape,
+                got=array.shape,
+            )
+        if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+            raise DataError(f"{self.name}: the observation holds NaN or infinity.")
+        actions = self.to_env(self.choose(batch.astype(space.dtype, copy=False), deterministic))
+        return actions[0] if single else actions
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """The pair that Stable-Baselines3 gives: the action, and the state, here None."""
+        return self.act(observation, deterministic), None
+
+    # -- learning ----------------------------------------------------------------------------
+
+    def learn(
+        self,
+        steps: int,
+        callbacks: Callback | Iterable[Callback] = (),
+        progress: bool = True,
+        out: str | Path | None = None,
+        resume: str | Path | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Self:
+        """Learn from `steps` more steps of environments.
+
+        Args:
+            steps: how many, over all copies of the environment.
+            callbacks: called after every round with the agent; one that returns False ends it.
+            progress: whether to show it.
+            out: folder for checkpoints and, at the end, the agent (`agent/`).
+            resume: a folder that was `out` before: go on from its newest checkpoint, exactly.
+            checkpoint_every: steps between checkpoints; by default one at the end.
+
+        Raises:
+            ConfigError: `steps` is no number of steps, or there is nothing to resume.
+        """
+        count(f"{self.name}.learn: steps", steps)
+        calls = [callbacks] if callable(callbacks) else list(callbacks)
+        store = None if out is None else CheckpointStore(Path(out) / "checkpoints")
+        begun, target = self.steps, self.steps + steps
+        if resume is not None:
+            begun, target = self._resume(Path(resume))
+        saved = self.steps
+        log = _Log(self)
+        what = f"{self.name} {self.env.id}"
+        with show_progress(total=target, what=what, enabled=None if progress else False) as shown:
+            shown.update(self.steps)
+            stopped = False
+            while self.steps < target and not stopped:
+                self.progress = (self.steps - begun) / max(1, target - begun)
+                before = self.steps
+                figures = self.advance()
+                self.iterations += 1
+                line = log.add(figures, self.steps - before)
+                shown.update(self.steps - before, None if line is None else _text(line))
+                for call in calls:
+                    stopped |= call(self) is False
+                if (
+                    store is not None
+                    and checkpoint_every
+                    and self.steps - saved >= checkpoint_every
+                ):
+                    self._checkpoint(store, begun, target)
+                    saved = self.steps
+        self.progress = 1.0
+        if store is not None and out is not None:
+            self._checkpoint(store, begun, target)
+            self.save(Path(out) / "agent")
+        return self
+
+    def first_observation(self) -> np.ndarray:
+        """What the environments show now; begins them the first time."""
+        if self.observation is None:
+            self.observation = self.env.reset(self.seed)
+            self._return = np.zeros(self.env.num_envs)
+            self._length = np.zeros(self.env.num_envs, np.int64)
+        return self.observation
+
+    def count_step(self, reward: np.ndarray, ended: np.ndarray | None) -> None:
+        """Keep the returns of episodes; `ended` is None where none did."""
+        self.steps += self.env.num_envs
+        self._return += reward
+        self._length += 1
+        if ended is not None:
+            rows = ended.nonzero()[0]
+            self.returns = (self.returns + self._return[rows].tolist())[-100:]
+            self.lengths = (self.lengths + self._length[rows].tolist())[-100:]
+            self._return[rows] = 0
+            self._length[rows] = 0
+
+    # -- files -------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the agent: `agent.json` and `agent.safetensors`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"{name}.{key}": tensor
+            for name, module in self.modules().items()
+            for key, tensor in module.state_dict().items()
+        }
+        save_file(tensors, folder / _WEIGHTS)
+        card = {
+            "algorithm": self.name,
+            "environment": self.env.id,
+            "observation_space": self.observation_space.to_json(),
+            "action_space": self.action_space.to_json(),
+            "settings": dataclasses.asdict(self.settings),
+            "seed": self.seed,
+            "steps": self.steps,
+        }
+        text = json.dumps(card, indent=1) + "\n"
+        (folder / _AGENT).write_text(text, encoding="utf-8", newline="\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, env: Any = None) -> Self:
+        """The agent that `save` wrote.
+
+        Args:
+            folder: where it is.
+            env: to learn on in, or to play in; by default the one that it was trained in.
+
+        Raises:
+            WeightsError: the folder holds no agent, or one of another algorithm.
+            ConfigError: the environment has other spaces.
+        """
+        folder = Path(folder)
+        try:
+            card = json.loads((folder / _AGENT).read_text(encoding="utf-8"))
+            settings = {k: _tupled(v) for k, v in card["settings"].items()}
+            spaces = from_json(card["observation_space"]), from_json(card["action_space"])
+            seed, algorithm, name = int(card["seed"]), card["algorithm"], card["environment"]
+            steps = int(card["steps"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{folder} holds no agent: {_AGENT}: {error!r}") from None
+        if algorithm != cls.__name__:
+            raise WeightsError(
+                f"{folder} holds an agent of {algorithm}, not of {cls.__name__}.\n"
+                f"Load it with {algorithm}.load({str(folder)!r})",
+                expected=cls.__name__,
+                got=algorithm,
+            )
+        agent = cls(name if env is None else env, seed=seed, **settings)
+        if (agent.observation_space, agent.action_space) != spaces:
+            raise ConfigError(
+                f"{folder}: the agent sees {spaces[0]} and does {spaces[1]}; {agent.env.id} has "
+                f"{agent.observation_space} and {agent.action_space}.",
+                expected=spaces,
+            )
+        agent._load_tensors(load_file(folder / _WEIGHTS), str(folder))
+        agent.steps = steps
+        return agent
+
+    def _load_tensors(self, tensors: Mapping[str, Any], where: str) -> None:
+        for name, module in self.modules().items():
+            start = f"{name}."
+            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            if not own:
+                raise WeightsError(f"{where}: there is nothing of {name!r} among the weights")
+            module.load_state_dict(own)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the future depends on, as arrays and JSON values."""
+        state = {
+            "modules": {k: dict(m.state_dict()) for k, m in self.modules().items()},
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers().items()},
+            "steps": self.steps,
+            "iterations": self.iterations,
+            "rng": self.rng.bit_generator.state,
+            "numpy": numpy_rng().bit_generator.state,
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "history": self.history,
+            "extra": self.extra_state(),
+        }
+        if self.observation is not None:
+            state["env"] = self.env.state()
+            state["observation"] = self.observation
+            state["return"], state["length"] = self._return, self._length
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state` was taken."""
+        for name, module in self.modules().items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in self.optimizers().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.steps, self.iterations = int(state["steps"]), int(state["iterations"])
+        self.rng.bit_generator.state = state["rng"]
+        numpy_rng().bit_generator.state = state["numpy"]
+        self.returns, self.lengths = list(state["returns"]), list(state["lengths"])
+        self.history = list(state["history"])
+        if "env" in state:
+            self.env.load_state(state["env"])
+            self.observation = np.array(state["observation"])
+            self._return = np.array(state["return"])
+            self._length = np.array(state["length"])
+        self.load_extra_state(state["extra"])
+
+    def _checkpoint(self, store: CheckpointStore, begun: int, target: int) -> None:
+        state, tensors = packed({**self.state(), "begun": begun, "target": target})
+        store.save(self.steps, tensors, state)
+
+    def _resume(self, folder: Path) -> tuple[int, int]:
+        found = CheckpointStore(folder / "checkpoints").newest()
+        if found is None:
+            raise ConfigError(f"{self.name}.learn: there is no checkpoint to resume in {folder}")
+        state = unpacked(found.state, found.tensors)
+        self.load_state(state)
+        return int(state["begun"]), int(state["target"])
+
+    # -- checks ------------------------------------------------------------------------------
+
+    def _check_spaces(self) -> None:
+        space = self.action_space
+        fits = {
+            "any": isinstance(space, (Box, Discrete)),
+            "discrete": isinstance(space, Discrete),
+            "continuous": isinstance(space, Box),
+        }[self.actions]
+        if not fits:
+            others = "SAC, TD3 or PPO" if isinstance(space, Box) else "DQN, DiscreteSAC or PPO"
+            raise ConfigError(
+                f"{self.name} is for {self.actions} actions, and {self.env.id} has {space}.\n"
+                f"For those: {others}.",
+                expected=self.actions,
+                got=space,
+            )
+        if isinstance(space, Box) and not (space.bounded and len(space.shape) == 1):
+            raise ConfigError(
+                f"{self.name}: continuous actions are a list of numbers between finite bounds, "
+                f"and {self.env.id} has {space}.",
+                got=space,
+            )
+
+    def _read_settings(self, given: Mapping[str, Any]) -> Any:
+        known = [f.name for f in dataclasses.fields(self.Settings)]
+        for key in given:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=3)
+                raise ConfigError(
+                    f"{self.name} has no setting {key!r}."
+                    + (f" Near: {', '.join(near)}." if near else "")
+                    + f"\nIt has: {', '.join(known)}.",
+                    unknown=key,
+                )
+        return self.Settings(**given)
+
+
+_LOG_EVERY = 1000  # steps
+_POLICIES = ("mlp", "cnn", "mlppolicy", "cnnpolicy")
+
+
+class _Log:
+    """Collects figures, and makes a line of the history of them now and then."""
+
+    def __init__(self, agent: Learner) -> None:
+        self.agent = agent
+        self.start = self.last = time.perf_counter()
+        self.steps = 0
+        self.due = agent.steps + _LOG_EVERY
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, figures: Mapping[str, float], steps: int) -> dict[str, float] | None:
+        agent = self.agent
+        self.steps += steps
+        for name, value in figures.items():
+            pair = self.sums.setdefault(name, [0.0, 0])
+            pair[0] += value
+            pair[1] += 1
+        if agent.steps < self.due:
+            return None
+        self.due = agent.steps + _LOG_EVERY
+        now = time.perf_counter()
+        line: dict[str, float] = {"steps": agent.steps}
+        if agent.returns:
+            line["return"] = float(np.mean(agent.returns))
+            line["length"] = float(np.mean(agent.lengths))
+        for name, (total, times) in self.sums.items():
+            line[name] = total / times
+            if not np.isfinite(line[name]):
+                raise DataError(
+                    f"{agent.name}: {name} is {line[name]} after {agent.steps} steps: the "
+                    "networks have diverged.\nTry a smaller learning_rate.",
+                    name=name,
+                )
+        agent.history.append(line)
+        # How fast it went is shown, but is no part of the history, which repeats itself exactly.
+        speed = self.steps / max(now - self.last, 1e-9)
+        self.sums, self.steps, self.last = {}, 0, now
+        return {**line, "steps/s": speed}
+
+
+def _text(line: Mapping[str, float]) -> str:
+    return ", ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "steps")
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
