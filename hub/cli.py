@@ -23,6 +23,7 @@ _COMMANDS = {
     "search": ("search", "Find what means the same in a file or folder of texts."),
     "generate": ("generate", "Continue a text with a language model."),
     "chat": ("chat", "Talk to a language model in the terminal."),
+    "sample": ("sample", "Make pictures: of a text, of a class, of one kind."),
     "finetune": ("finetune", "Teach a model your own classes."),
     "evaluate": ("evaluate", "Measure a model on labelled data."),
     "pack": ("pack", "Put models into one file, for machines without a network."),

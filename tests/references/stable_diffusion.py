@@ -7,6 +7,7 @@ the published sizes. Run: python tests/references/stable_diffusion.py
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import shutil
@@ -31,6 +32,7 @@ from diffusers import (
     Transformer2DModel,
     UNet2DConditionModel,
 )
+from safetensors.torch import save_file as save_torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 TEXT = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -280,6 +282,58 @@ def dit() -> None:
     common.save(folder / "reference.safetensors", arrays, META)
 
 
+def adapters() -> None:
+    """LoRA files in the names of diffusers and of kohya, and what they make of the networks."""
+    unet, vae, text, tokenizer = parts()
+    scheduler = DDIMScheduler(**TABLE)
+    own = {"vae": vae, "safety_checker": None, "feature_extractor": None}
+    arrays: dict[str, object] = {}
+    folder = common.DATA / "lora"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    torch.manual_seed(5)
+    x, context = common.images(2, 4, 10, 14, seed=5), common.images(2, 3, 5, 8, seed=6)[:, 0]
+    ids = tokenizer(PROMPT, padding="max_length", return_tensors="pt").input_ids
+    maps = ("to_q", "to_k", "to_v", "to_out.0")
+    for name, unet_layers in (("diffusers", maps), ("kohya", (*maps, "conv1", "proj_in"))):
+        first, second = copy.deepcopy(unet), copy.deepcopy(text)
+        chosen = [n for n, m in first.named_modules() if n.endswith(unet_layers)]
+        layers = {f"unet.{n}": m for n, m in first.named_modules() if n in chosen}
+        # With transformers 5, diffusers drops kohya's attention layers of the text encoder.
+        theirs = ("fc1", "q_proj") if name == "diffusers" else ("fc1",)
+        inner = [n for n, m in second.named_modules() if n.endswith(theirs)]
+        layers |= {f"text_encoder.{n}": m for n, m in second.named_modules() if n in inner}
+        state: dict[str, torch.Tensor] = {}
+        for path, layer in layers.items():
+            wide = isinstance(layer, torch.nn.Conv2d)
+            shape = layer.weight.shape
+            down = 0.3 * torch.randn(2, *shape[1:])
+            up = 0.1 * torch.randn(shape[0], 2, *([1, 1] if wide else []))
+            network, _, rest = path.partition(".")
+            if name == "kohya":
+                start = "lora_unet_" if network == "unet" else "lora_te_text_model_"
+                key = start + rest.replace(".", "_")
+                state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
+                state[f"{key}.alpha"] = torch.tensor(1.0)
+            else:
+                rest = rest if network == "unet" else f"text_model.{rest}"
+                key = f"{network}.{rest}"
+                state |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+        state = {k: v.contiguous() for k, v in state.items()}
+        save_torch(state, folder / f"{name}.safetensors", metadata=META)
+        pipe = StableDiffusionPipeline(
+            unet=first, text_encoder=second, tokenizer=tokenizer, scheduler=scheduler, **own
+        )
+        pipe.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name="a")
+        for scale in (1.0, 0.4):
+            pipe.set_adapters(["a"], [scale])
+            with torch.no_grad():
+                made = pipe.unet(x, torch.tensor([3, 700]), context).sample
+                arrays[f"{name}.{scale}.noise_pred"] = made
+                arrays[f"{name}.{scale}.tokens"] = pipe.text_encoder(ids).last_hidden_state
+    common.save(folder / "reference.safetensors", arrays, META)
+
+
 def names() -> None:
     """Names and shapes at full size, without weights, and the parameter counts."""
     sd1 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -350,4 +404,5 @@ if __name__ == "__main__":
     pipelines()
     networks()
     dit()
+    adapters()
     names()
