@@ -298,7 +298,7 @@ def test_prompts_that_are_no_texts(gpt2, prompts):
         ({"top_p": 0}, "top_p=0"),
         ({"temprature": 1}, "temperature"),
         ({"choices": ["a"], "schema": SCHEMA}, "one of them"),
-        ({"choices": ["a"], "num_beams": 2}, "num_beams"),
+        ({"num_beams": 2, "num_return_sequences": 3, "top_k": 4}, "more than num_beams=2"),
         ({"choices": "yes"}, "list of answers"),
         ({"schema": {"type": "object"}}, "properties"),
         ({"schema": SCHEMA, "max_new_tokens": 5}, "room for 5"),

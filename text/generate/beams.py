@@ -3,6 +3,10 @@
 Rules and scores are those of transformers: a candidate that ends counts only among the best
 `num_beams`; a score is the sum of the log-probabilities, divided by length ** length_penalty.
 Source: `early_stopping` and `length_penalty` as its documentation describes them.
+
+Where tokens are drawn, the candidates of a step are drawn without replacement, which is to take the
+best after noise of Gumbel's distribution was added to their log-probabilities.
+Source: Kool et al. 2019, "Stochastic Beams and Where to Find Them", section 2.3.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .answer import Answer, Finish, check_logits
+from .guide import TRIES, Guide
 from .history import History
 from .logits import Rule, log_softmax, processed
-from .sampling import highest
+from .sampling import highest, streams, warped
 from .settings import Settings
 from .steps import Step
 from .stopping import Stream, Text
@@ -26,11 +31,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class _Beam:
-    """A candidate: its tokens, their log-probabilities, and the sum that ranks it."""
+    """A candidate: its tokens, their log-probabilities, the sum that ranks it, and where it is in
+    the form that was asked for."""
 
     history: History
     total: float
     logprobs: list[float]
+    state: Any = None
     finish: Finish | None = None
     score: float = 0.0
 
@@ -39,14 +46,37 @@ class _Search:
     """The candidates of one prompt."""
 
     def __init__(
-        self, prompt: Sequence[int], settings: Settings, room: int, stream: Stream | None
+        self,
+        prompt: Sequence[int],
+        settings: Settings,
+        room: int,
+        stream: Stream | None,
+        guide: Guide | None = None,
+        random: np.random.Generator | None = None,
     ) -> None:
         self.settings, self.room, self.stream = settings, room, stream
-        self.running = [_Beam(History(prompt), 0.0, [])]
+        self.guide, self.random = guide, random
+        self.running = [_Beam(History(prompt), 0.0, [], None if guide is None else guide.start())]
         self.finished: list[_Beam] = []
         self.open = True
         # So many cannot all end at once.
         self.kept = max(2, 1 + len(settings.eos_token_id)) * settings.num_beams
+
+    def scores(self, raw: Array, rules: Sequence[Rule]) -> Array:
+        """The log-probabilities of the network as the settings and the form change them.
+
+        Shape:
+            (running candidates, V) -> the same
+        """
+        found = []
+        for beam, row in zip(self.running, raw, strict=True):
+            x = processed(row, beam.history, self.settings, self.room, rules)
+            if self.guide is not None:
+                x = self.guide.masked(x, beam.state)
+            if self.random is not None:
+                x = warped(x, self.settings, least=max(2, 1 + len(self.settings.eos_token_id)))
+            found.append(x)
+        return np.stack(found)
 
     def extend(self, scores: Array, raw: Array) -> list[int]:
         """One token more; returns which candidate each running one goes on from.
@@ -58,44 +88,85 @@ class _Search:
         totals = np.array([beam.total for beam in self.running], np.float32)
         vocabulary = scores.shape[1]
         flat = (scores + totals[:, None]).reshape(-1)
-        places = highest(flat, self.kept)
-        places = places[np.lexsort((places, -flat[places]))][: self.kept]
-        running: list[_Beam] = []
-        origins: list[int] = []
+        running: list[tuple[_Beam, int]] = []
         ended: list[_Beam] = []
-        for rank, place in enumerate(places):
-            origin, token = divmod(int(place), vocabulary)
-            finish = self._finish(self.running[origin], token)
-            good = np.isfinite(flat[place])
-            if finish is None and good and len(running) < self.settings.num_beams:
-                running.append(self._grown(origin, token, float(flat[place]), raw))
-                origins.append(origin)
-            elif finish is not None and good and rank < self.settings.num_beams:
-                ended.append(self._grown(origin, token, float(flat[place]), raw))
-                ended[-1].finish = finish
+        for rank, place in enumerate(self._candidates(flat, raw)):
+            origin, token = divmod(place, vocabulary)
+            beam = self._grown(origin, token, float(flat[place]), raw)
+            beam.finish = self._finish(beam, token)
+            if beam.finish is None:
+                running.append((beam, origin))
+            elif rank < self.settings.num_beams:
+                ended.append(beam)
         self._keep(ended)
+        if self.random is not None:  # drawn in any order
+            running.sort(key=lambda pair: -pair[0].total)
+        running = running[: self.settings.num_beams]
         if running:
-            self.running = running
+            self.running = [beam for beam, _ in running]
         self._close(bool(running))
-        return origins
+        return [origin for _, origin in running]
+
+    def _candidates(self, flat: Array, raw: Array) -> list[int]:
+        """Places of the best candidates, or of drawn ones, the first first; none of them leaves too
+        little room to complete the form."""
+        keys = flat
+        if self.random is not None:
+            keys = flat + self.random.gumbel(size=len(flat)).astype(np.float32)
+        elif self.guide is not None:
+            keys = flat.copy()
+        found: list[int] = []
+        for _ in range(TRIES):
+            places = highest(keys, self.kept)
+            places = places[np.lexsort((places, -keys[places]))][: self.kept]
+            places = places[np.isfinite(keys[places])]
+            found = [place for place in places.tolist() if self._fits(place, raw.shape[1])]
+            if len(found) == len(places):
+                break
+            keys[np.setdiff1d(places, found)] = -np.inf
+        return found or self._shortest(flat, raw)
+
+    def _fits(self, place: int, vocabulary: int) -> bool:
+        if self.guide is None:
+            return True
+        origin, token = divmod(place, vocabulary)
+        beam = self.running[origin]
+        return self.guide.leaves_room(beam.state, token, self.room - beam.history.length)
+
+    def _shortest(self, flat: Array, raw: Array) -> list[int]:
+        """The tokens with which each candidate completes its form soonest."""
+        found = []
+        for origin, beam in enumerate(self.running if self.guide is not None else ()):
+            assert self.guide is not None
+            token = self.guide.shortest(beam.state)
+            place = origin * raw.shape[1] + token
+            flat[place] = beam.total + raw[origin, token]
+            found.append(place)
+        return sorted(found, key=lambda place: -flat[place])
 
     def _grown(self, origin: int, token: int, total: float, raw: Array) -> _Beam:
         old = self.running[origin]
         history = old.history.copy()
         history.append(token)
-        return _Beam(history, total, [*old.logprobs, float(raw[origin, token])])
+        state = old.state
+        if self.guide is not None and token not in self.settings.eos_token_id:
+            state = self.guide.advance(state, token)
+        return _Beam(history, total, [*old.logprobs, float(raw[origin, token])], state)
 
     def _finish(self, beam: _Beam, token: int) -> Finish | None:
-        """Why a candidate would end with a token."""
+        """Why a candidate ends with its last token."""
         if token in self.settings.eos_token_id:
             return "end"
-        if self.settings.stop and self.stream is not None:
+        if self.guide is not None:
+            if self.guide.complete(beam.state):
+                return "complete"
+        elif self.settings.stop and self.stream is not None:
             text = Text(self.stream(), self.settings.stop)
-            for number in [*beam.history.new, token]:
+            for number in beam.history.new:
                 text.push(number)
             if text.stopped:
                 return "stop"
-        return "length" if beam.history.length + 1 >= self.room else None
+        return "length" if beam.history.length >= self.room else None
 
     def _keep(self, ended: list[_Beam]) -> None:
         full = len(self.finished) >= self.settings.num_beams
@@ -132,12 +203,17 @@ def search(
     *,
     rooms: Sequence[int],
     stream: Stream | None = None,
+    guide: Guide | None = None,
     rules: Sequence[Rule] = (),
     details: bool = False,
 ) -> list[Answer]:
     """The best answers to each prompt, `settings.num_return_sequences` of each. See `decode`."""
+    sources: Sequence[Any] = [None] * len(prompts)
+    if settings.sampling:
+        sources = streams(settings, len(prompts), 1)
     searches = [
-        _Search(prompt, settings, room, stream) for prompt, room in zip(prompts, rooms, strict=True)
+        _Search(prompt, settings, room, stream, guide, random)
+        for prompt, room, random in zip(prompts, rooms, sources, strict=True)
     ]
     logits = step.start(prompts)
     check_logits(logits)
@@ -148,13 +224,7 @@ def search(
         for one in active:
             count = len(one.running)
             raw = log_softmax(logits[row : row + count])
-            scores = np.stack(
-                [
-                    processed(raw[i], beam.history, settings, one.room, rules)
-                    for i, beam in enumerate(one.running)
-                ]
-            )
-            origins = one.extend(scores, raw)
+            origins = one.extend(one.scores(raw, rules), raw)
             if one.open:
                 rows += [row + origin for origin in origins]
             row += count

@@ -19,7 +19,7 @@ from .vocabulary import Vocabulary, fitting
 Array = np.ndarray[Any, Any]
 
 _REMEMBERED = 2048  # states whose tokens are kept
-_TRIES = 8  # tokens looked at before the shortest way is taken
+TRIES = 8  # tokens looked at before the shortest way is taken
 
 
 class Guide:
@@ -100,17 +100,29 @@ class Guide:
             left: how many tokens there may still be, this one included.
         """
         x = self.masked(logits, state)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             if not np.isfinite(x.max()):
                 break
             token = pick(x)
-            if token in self.ends or self.least(self.advance(state, token)) < left:
+            if self.leaves_room(state, token, left):
                 return token
             x[token] = -np.inf
-        token_on = self.vocabulary.prefix(self.machine.rest(state))
-        if token_on is None:
+        return self.shortest(state)
+
+    def leaves_room(self, state: State, token: int, left: int) -> bool:
+        """Whether the form can be completed after a token that is allowed, one of `left`."""
+        return token in self.ends or self.least(self.advance(state, token)) < left
+
+    def shortest(self, state: State) -> int:
+        """The token with which a short completion begins.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        token = self.vocabulary.prefix(self.machine.rest(state))
+        if token is None:
             raise ConfigError("the tokenizer has no tokens for answers of this form")
-        return token_on
+        return token
 
     def masked(self, logits: Array, state: State) -> Array:
         """The logits of the tokens that are allowed, and -inf. Shape: (V,) -> (V,)."""

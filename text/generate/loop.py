@@ -53,7 +53,14 @@ def decode(
         from .beams import search
 
         return search(
-            step, prompts, settings, rooms=rooms, stream=stream, rules=rules, details=details
+            step,
+            prompts,
+            settings,
+            rooms=rooms,
+            stream=stream,
+            guide=guide,
+            rules=rules,
+            details=details,
         )
     answers = begin(
         prompts, settings, rooms, stream=stream, guide=guide, rules=rules, details=details

@@ -53,11 +53,38 @@ def distribution(logits: Array, settings: Settings) -> tuple[Array, Array]:
     Shape:
         (V,) -> (K,), int64, and (K,)
     """
-    top = float(logits.max())
-    if settings.temperature in (None, 1):
-        x = logits - np.float32(top)
-    else:
-        x = (logits - np.float32(top)) / np.float32(settings.temperature)
+    top = np.float32(logits.max())
+    x = logits - top
+    if settings.temperature not in (None, 1):
+        x = x / np.float32(settings.temperature)
+    tokens, x = _filtered(x, settings)
+    weights = np.exp(x, dtype=np.float64)
+    return tokens, weights / weights.sum()
+
+
+def warped(scores: Array, settings: Settings, least: int) -> Array:
+    """Log-probabilities by the temperature, -inf where a token cannot be drawn.
+
+    Args:
+        least: so many of the best tokens can be drawn, whatever top_k and the others say.
+
+    Shape:
+        (V,) -> (V,)
+    """
+    x = scores if settings.temperature in (None, 1) else scores / np.float32(settings.temperature)
+    top = x.max()
+    if not np.isfinite(top):
+        return x
+    tokens, _ = _filtered(x - top, settings)
+    if len(tokens) < least:
+        tokens = highest(x, least)
+    found = np.full_like(x, -np.inf)
+    found[tokens] = x[tokens]
+    return found
+
+
+def _filtered(x: Array, settings: Settings) -> tuple[Array, Array]:
+    """The tokens that top_k, top_p and min_p leave, of logits whose largest is 0; and theirs."""
     places = None
     if settings.top_k:
         places = highest(x, settings.top_k)
@@ -70,9 +97,7 @@ def distribution(logits: Array, settings: Settings) -> tuple[Array, Array]:
         kept = np.flatnonzero(x >= np.log(settings.min_p))
         places = kept if places is None else places[kept]
         x = x[kept]
-    weights = np.exp(x, dtype=np.float64)
-    tokens = np.arange(len(x)) if places is None else places
-    return tokens, weights / weights.sum()
+    return np.arange(len(x)) if places is None else places, x
 
 
 def _nucleus(x: Array, share: float) -> Array:
@@ -138,13 +163,13 @@ def seeds_of(settings: Settings, prompts: int) -> Sequence[int] | None:
     return settings.seed
 
 
-def streams(settings: Settings, prompts: int) -> list[np.random.Generator]:
-    """A source of uniform numbers for each answer of each prompt.
+def streams(settings: Settings, prompts: int, each: int | None = None) -> list[np.random.Generator]:
+    """A source of uniform numbers for each answer of each prompt, or so many for each prompt.
 
     The j-th answer of a prompt has the stream (seed, j): the same alone and in a batch.
     """
     seeds = seeds_of(settings, prompts) or ()
-    each = settings.num_return_sequences
+    each = settings.num_return_sequences if each is None else each
     return [
         np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, j])))
         for seed in seeds

@@ -65,7 +65,8 @@ class Settings:
         no_repeat_ngram_size: no run of so many tokens comes twice, prompt included.
         suppress_tokens, begin_suppress_tokens: never chosen; not chosen first.
         forced_bos_token_id, forced_eos_token_id: the first token; the last one that fits.
-        num_beams: beam search over so many candidates, in place of one token at a time.
+        num_beams: beam search over so many candidates, in place of one token at a time; where
+            tokens are drawn, candidates are drawn.
         num_return_sequences: answers for each prompt.
         length_penalty: beams are ranked by log-probability / length ** length_penalty.
         early_stopping: beam search ends with as many answers as beams; False asks whether it is
@@ -136,12 +137,6 @@ class Settings:
     def _check_together(self) -> None:
         if self.do_sample and self.temperature == 0:
             raise ConfigError("do_sample=True draws tokens, and temperature=0 takes the best one")
-        if self.num_beams > 1 and self.sampling:
-            raise ConfigError(
-                f"num_beams={self.num_beams} searches for the best answer, and temperature, "
-                "top_k, top_p, min_p or do_sample draw one: give one of the two.",
-                num_beams=self.num_beams,
-            )
         if self.num_return_sequences > 1:
             if self.num_beams == 1 and not self.sampling:
                 raise ConfigError(
@@ -188,7 +183,8 @@ class Settings:
 
     def changed(self, given: Mapping[str, Any]) -> Settings:
         """These settings with others, as `Options`. What is given wins over a default that it
-        contradicts: a temperature over beams, `temperature=0` over drawing.
+        contradicts: a temperature over beams, beams and `temperature=0` over drawing. Beams and
+        a temperature that are both given draw among beams.
 
         Raises:
             ConfigError: an unknown name (with the nearest one), or a value that makes no sense.
@@ -215,7 +211,8 @@ class Settings:
         elif wanted and "do_sample" not in given and self.do_sample is False:
             off["do_sample"] = None
         if given.get("num_beams", 1) > 1:
-            off.update(none)
+            if not wanted:
+                off.update(none)
         elif wanted and "num_beams" not in given:
             off["num_beams"] = 1
         if "max_length" in given and "max_new_tokens" not in given:
@@ -296,8 +293,6 @@ def published_settings(folder: Path | None, config: Mapping[str, Any]) -> Settin
         chosen.pop("do_sample", None)
         for name in ("temperature", "top_k", "top_p", "min_p"):
             chosen.pop(name, None)
-    elif chosen.get("num_beams", 1) > 1:
-        chosen["num_beams"] = 1  # drawing among beams is not supported: it draws
     if chosen.get("num_beams", 1) == 1:
         chosen.pop("num_return_sequences", None)
     return Settings(**chosen)

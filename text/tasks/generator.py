@@ -436,8 +436,8 @@ class TextGenerator(TextTask):
             return None
         if choices is not None and schema is not None:
             raise ConfigError("choices and schema are two forms of an answer: give one of them")
-        if settings.num_beams > 1 or draft is not None:
-            raise ConfigError("choices and schema go with neither num_beams nor a draft")
+        if draft is not None:
+            raise ConfigError("choices and schema do not go with a draft")
         machine = of_schema(schema) if choices is None else of_choices(choices or ())  # type: ignore[arg-type]
         if self._vocabulary is None:
             self._vocabulary = Vocabulary.of(self._need_tokenizer())

@@ -45,7 +45,6 @@ def test_a_value_that_makes_no_sense_is_named(name, value):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"num_beams": 3, "temperature": 0.5}, "num_beams=3"),
         ({"num_return_sequences": 2}, "all the same"),
         ({"num_beams": 2, "num_return_sequences": 3}, "more than num_beams=2"),
         ({"do_sample": True, "temperature": 0}, "takes the best"),
@@ -78,8 +77,11 @@ def test_what_is_given_wins_over_a_default_that_it_contradicts():
     assert draws.changed({"top_k": 5}).temperature == 0.6
     beams = Settings(num_beams=4)
     assert beams.changed({"temperature": 1.0}).num_beams == 1
-    with pytest.raises(ConfigError):
-        beams.changed({"num_beams": 2, "top_k": 3})
+    both = beams.changed({"num_beams": 2, "top_k": 3})
+    assert both.num_beams == 2 and both.sampling
+    both = draws.changed({"num_beams": 2, "do_sample": True})
+    assert both.sampling and both.temperature == 0.6
+    assert not draws.changed({"num_beams": 2}).sampling
 
 
 def test_defaults_of_a_model(tmp_path):
@@ -101,6 +103,9 @@ def test_defaults_of_a_model(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "num_beams": 4}')
     found = published_settings(tmp_path, {})
     assert found.temperature is None and found.num_beams == 4 and not found.sampling
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "num_beams": 4}')
+    found = published_settings(tmp_path, {})
+    assert found.num_beams == 4 and found.sampling
     (tmp_path / "generation_config.json").write_text("[")
     with pytest.raises(ConfigError, match="no JSON"):
         published_settings(tmp_path, {})
