@@ -236,6 +236,12 @@ def count(module: Module) -> int:
     return sum(weights.values()) + sum(parameter.size for parameter in module.parameters())
 
 
+def packed_bytes(module: Module) -> int:
+    """Bytes that the weights of few bits take, each counted once."""
+    layers = (part for part in module.modules() if isinstance(part, _Quantized))
+    return sum({id(layer.weight): layer.nbytes for layer in layers}.values())
+
+
 def forms_of(module: Module) -> dict[str, str]:
     """The quantised layers of a module, by name, and the format of each."""
     return {n: part.form for n, part in module.named_modules() if isinstance(part, _Quantized)}

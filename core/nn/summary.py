@@ -15,6 +15,7 @@ from ..state import no_grad, observing
 from ..tensor import Tensor
 from .module import Module
 from .parameter import Parameter
+from .quantized import count, packed_bytes
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Summary:
     trainable: int = 0
     parameter_bytes: int = 0
     buffer_bytes: int = 0
+    packed_bytes: int = 0  # of weights of few bits
     activation_bytes: int = 0
     flops: int = 0
 
@@ -53,11 +55,11 @@ class Summary:
             cells += [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
             text.append("  ".join(cells).rstrip())
         text.insert(1, "-" * max(map(len, text)))
-        training = 2 * self.parameter_bytes + self.activation_bytes
+        training = 2 * self.parameter_bytes + self.packed_bytes + self.activation_bytes
         text += [
             text[1],
             f"parameters        {self.parameters:,} ({self.trainable:,} trained), "
-            f"{_bytes(self.parameter_bytes)}",
+            f"{_bytes(self.parameter_bytes + self.packed_bytes)}",
             f"arithmetic        {_count(self.flops)}FLOP (products, convolutions, attention)",
             f"layer outputs     {_bytes(self.activation_bytes)}",
             f"training memory   about {_bytes(training)} with gradients, "
@@ -89,8 +91,7 @@ def summarize(module: Module, *args: Any, depth: int | None = None, **kwargs: An
     rows: dict[int, Row] = {}
     for name, inner in module.named_modules():
         place = name.count(".") + 1 if name else 0
-        size = sum(p.size for p in inner.parameters())
-        rows[id(inner)] = Row(name, type(inner).__name__, place, parameters=size)
+        rows[id(inner)] = Row(name, type(inner).__name__, place, parameters=count(inner))
     counter = _Counter(module, rows)
     if args or kwargs:
         inputs = [_input(module, value) for value in args]
@@ -100,10 +101,11 @@ def summarize(module: Module, *args: Any, depth: int | None = None, **kwargs: An
     own = list(module.parameters())
     return Summary(
         rows=[row for row in rows.values() if depth is None or row.depth <= depth],
-        parameters=sum(p.size for p in own),
+        parameters=count(module),
         trainable=sum(p.size for p in own if p.requires_grad),
         parameter_bytes=sum(p.nbytes for p in own),
-        buffer_bytes=sum(b.nbytes for b in module.buffers()),
+        buffer_bytes=sum(b.nbytes for b in module.buffers()) - packed_bytes(module),
+        packed_bytes=packed_bytes(module),
         activation_bytes=counter.leaf_bytes,
         flops=rows[id(module)].flops,
     )
@@ -217,6 +219,7 @@ def _scan(weight: int) -> Callable[[Any, Any], int]:
 
 _FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "linear": _product,
+    "quantized_linear": _product,
     "matmul": _product,
     "conv2d": _convolution,
     "conv2d_input_grad": _transposed_convolution,

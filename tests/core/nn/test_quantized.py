@@ -165,3 +165,12 @@ def test_numbers_without_a_scale_are_refused() -> None:
         with pytest.raises(WeightsError, match=r"row 3 .* q4_1 has no scale"):
             nn.QuantizedLinear.of(layer, "int4")
     assert np.isfinite(nn.QuantizedLinear.of(layer, "int8").numbers()).all()
+
+
+def test_summaries_count_them() -> None:
+    wide, model = Tied(), nn.quantize_(Tied(), "int4")
+    ids = bt.asarray([[1, 2]])
+    before, after = wide.summary(ids), model.summary(ids)
+    assert after.parameters == before.parameters and after.flops == before.flops
+    assert after.trainable == 0 and after.buffer_bytes == 0
+    assert after.packed_bytes == SMALL_TABLE * (64 + 4) + 96 * 40 + 64 * 60
