@@ -75,7 +75,8 @@ class Learner(ABC):
     def _begin(self, observation_space: Space, action_space: Space) -> None:
         self.observation_space, self.action_space = observation_space, action_space
         self._check_spaces()
-        self.rng = np.random.default_rng(self.seed)
+        # Not the stream of the environments, with which actions would be correlated.
+        self.rng = np.random.default_rng([self.seed, 1])
         self.steps = 0
         self.iterations = 0
         self.progress = 0.0  # of the present call of `learn`, from 0 to 1

@@ -103,7 +103,7 @@ class Replay:
         self._full = False
         self._tree = SumTree(total) if alpha > 0 else None
         self._highest = 1.0
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng([seed, 2])
         self._powers = (self.discount ** np.arange(self.n_steps + 1)).astype(np.float32)
         self._ahead = np.arange(self.n_steps) * num_envs
 
