@@ -23,7 +23,10 @@ from ...hub.loading import MARKER, Loaded
 from ...hub.pipelines import INDEX, SCHEDULER, PartsConfig
 from ..pipelines.decoding import TILE, decoded
 from ..pipelines.estimates import (
+    COMPILED,
+    PREPARED,
     Cost,
+    available_memory,
     decoder_memory,
     decoder_operations,
     seconds_for,
@@ -98,6 +101,7 @@ class LatentTask:
         self.compile = True
         self._beside = dict(beside or {})  # files that are saved as they came
         self._program: Compiled | None = None
+        self._called = False  # from then on the network's weights are there in two forms
         self._preview: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
@@ -181,11 +185,20 @@ class LatentTask:
     def _network(self) -> Any:
         """The network of the steps, compiled once it was called a few times."""
         network = getattr(self.module, self.network)
-        if not self.compile:
+        self._called = True
+        if not self._compiles():
             return network
         if self._program is None or self._program.function is not network:
             self._program = Compiled(network, after=_EAGER_CALLS, quiet=True)
         return self._program
+
+    def _compiles(self) -> bool:
+        """Whether to compile the network: not if its copies of the weights fill the memory."""
+        if self._program is not None or not self.compile:
+            return self.compile
+        free = available_memory(self.device)
+        needed = (PREPARED + COMPILED) * weight_bytes(getattr(self.module, self.network))
+        return free is None or needed < free / 2
 
     def _tile(self, rows: int, columns: int) -> int | None:
         if self.tiling is None:
@@ -257,6 +270,9 @@ class LatentTask:
     def _cost(self, operations: float, memory: int, pictures: int, rows: int, columns: int) -> Cost:
         """Of walks with these operations, and of decoding what comes of them."""
         vae = self.module.vae
+        if not self._called and str(self.device) == "cpu":
+            share = PREPARED + (COMPILED if self._compiles() else 0)
+            memory += int(share * weight_bytes(getattr(self.module, self.network)))
         if hasattr(vae.config, "block_out_channels"):
             operations += pictures * decoder_operations(vae, rows, columns)
             memory = max(memory, decoder_memory(vae, rows, columns, self._tile(rows, columns)))

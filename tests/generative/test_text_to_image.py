@@ -242,7 +242,9 @@ def test_costs_are_known_before(text_model: TextToImage, monkeypatch: pytest.Mon
     one, four = text_model.cost(steps=10), text_model.cost(4, steps=10)
     assert four.operations == pytest.approx(4 * one.operations)
     assert text_model.cost(steps=10, guidance=1.0).operations < one.operations
+    text_model(PROMPT, **QUICK)  # from here on the prepared weights are there already
     assert text_model.cost(size=64).memory > 3 * text_model.cost(size=32).memory
+    assert text_model.cost(steps=10).memory < one.memory
     assert one.seconds is not None and "GB of memory" in str(one)
     monkeypatch.setattr(estimates, "available_memory", lambda device: 1000)
     with pytest.raises(DeviceError, match="GB of memory beside the weights") as caught:
