@@ -51,6 +51,7 @@ def chat_command(
     model.prompt("")  # a base model is refused before anybody writes to it
     if draft is not None:
         options["draft"] = generator(draft, device, dtype)
+    options["memory"] = model.memory()
     talk = Conversation(model, system, options)
     person = sys.stdin.isatty()
     if person:

@@ -131,6 +131,9 @@ class Talker:
     def prompt(self, messages):
         return ""
 
+    def memory(self):
+        return None
+
     def chat(self, messages, *, stream, **options):
         self.asked.append(list(messages))
         yield "half an"

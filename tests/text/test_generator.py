@@ -225,6 +225,75 @@ def test_chat(llama):
     assert llama.chat("Is it?", choices=["yes", "no"]) in ("yes", "no")
 
 
+class Counting:
+    """A module that notes how many tokens it reads at a time."""
+
+    def __init__(self, module):
+        self.module, self.read = module, []
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
+
+    def __call__(self, ids, **given):
+        self.read.append(ids.shape[1])
+        return self.module(ids, **given)
+
+
+def test_a_conversation_is_read_once(llama, monkeypatch):
+    counting = Counting(llama.module)
+    monkeypatch.setattr(llama, "module", counting)
+    memory, talk, known = llama.memory(), [], 0
+    given = {"max_new_tokens": 9, "temperature": 0, "eos_token_id": None}
+    for turn, text in enumerate(["Hello", "One two", "Three " * 20, "Four"]):
+        talk.append({"role": "user", "content": text})
+        plain = llama.generate(llama.prompt(talk), details=True, **given)
+        counting.read.clear()
+        if turn == 1:
+            answer = "".join(llama.chat(talk, memory=memory, stream=True, **given))
+        else:
+            found = llama.chat(talk, memory=memory, details=True, **given)
+            np.testing.assert_allclose(found.logprobs, plain.logprobs, atol=1e-4)
+            answer = found.text
+        assert answer == plain.text
+        row = llama.tokenizer.encode(llama.prompt(talk), special=False)
+        new = counting.read[0]
+        assert memory.ids[: len(row)] == row and len(memory.ids) == len(row) + 8
+        assert new == len(row) - known
+        talk.append({"role": "assistant", "content": answer})
+        after = llama.tokenizer.encode(llama.prompt(talk), special=False)
+        known = next(
+            (i for i, (a, b) in enumerate(zip(memory.ids, after, strict=False)) if a != b),
+            len(memory.ids),
+        )
+        assert known >= len(row)
+    other = llama.chat("Quite another thing", memory=memory, **given)  # shares only the beginning
+    assert other == llama.chat("Quite another thing", **given)
+    assert llama.chat("Hello", memory=memory, **given) == llama.chat("Hello", **given)
+    assert memory.nbytes > 0
+    memory.forget()
+    assert memory.nbytes == 0 and memory.ids == []
+
+
+def test_an_answer_that_is_stopped_leaves_a_memory_that_can_be_used(llama):
+    memory, given = llama.memory(), {"max_new_tokens": 9, "temperature": 0, "eos_token_id": None}
+    pieces = llama.chat("Hello", memory=memory, stream=True, **given)
+    next(pieces)
+    pieces.close()
+    assert llama.chat("Hello", memory=memory, **given) == llama.chat("Hello", **given)
+    beams = {**given, "num_beams": 2}
+    assert llama.chat("Hello", memory=memory, **beams) == llama.chat("Hello", **beams)
+
+
+def test_a_memory_of_another_model(llama, gpt2):
+    memory = llama.memory()
+    llama.chat("Hello", memory=memory, max_new_tokens=2)
+    step = CausalStep(gpt2.module, 5, memory=memory)
+    with pytest.raises(ConfigError, match="another model"):
+        step.start([[1, 2]])
+    with pytest.raises(ConfigError, match=r"model\.memory\(\)"):
+        llama.chat("Hello", memory={})
+
+
 def test_a_base_model_asked_to_chat(gpt2):
     """ERRORS 33: it has no chat template, and a model for conversations is named."""
     with pytest.raises(ConfigError) as caught:

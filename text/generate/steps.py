@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...core.errors import ShapeError
+from ...core.errors import ConfigError, ShapeError
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 
@@ -34,6 +34,62 @@ class Step(Protocol):
         """Forget what was read behind so many tokens (padding of the beginning included)."""
 
 
+class Memory:
+    """What a network read of a conversation, so that the next turn reads only what is new.
+
+    Each turn is compared with the tokens of the last one: what it has in common with them from the
+    beginning on is not read again. It holds keys and values, which belong to one model and its
+    weights as they are: after they were changed, and for another model, make a new one.
+
+    Attributes:
+        ids: the tokens that were read.
+    """
+
+    __slots__ = ("_cache", "_module", "ids")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._cache: Any = None
+        self._module: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, in bytes."""
+        return 0 if self._cache is None else int(self._cache.nbytes)
+
+    def forget(self) -> None:
+        """Give its memory back."""
+        self.ids, self._cache, self._module = [], None, None
+
+    def take(self, module: Any, row: Sequence[int], room: int) -> tuple[Any, int]:
+        """A cache with room for a text and what follows, and how many of its tokens are in it.
+
+        At least the last token is left to read: its logits are wanted.
+
+        Raises:
+            ConfigError: what it holds is another model's.
+        """
+        if self._cache is None:
+            self.ids, self._module = [], module
+            self._cache = module.cache(1, len(row) + room)
+        elif self._module is not module:
+            raise ConfigError(
+                "this memory holds what another model read.\n"
+                "Give each model its own: model.memory()"
+            )
+        same = 0
+        for old, new in zip(self.ids[: self._cache.length], row[:-1], strict=False):
+            if old != new:
+                break
+            same += 1
+        self._cache.keep(same)
+        self.ids = list(row[:same])
+        if len(row) + room > self._cache.capacity:
+            # Half as much again, so that a long conversation is not copied at every turn.
+            self._cache.grow(max(len(row) + room, self._cache.capacity * 3 // 2))
+        return self._cache, same
+
+
 class CausalStep:
     """A causal network: `start` reads prompts, padded on the left.
 
@@ -41,15 +97,20 @@ class CausalStep:
         module: forward(input_ids, attention_mask, cache=, last=) and cache(batch, capacity).
         room: the most tokens that follow the prompts.
         pad: the token that fills shorter prompts; it is masked.
+        memory: of an earlier turn; for a single prompt.
     """
 
-    def __init__(self, module: Any, room: int, pad: int = 0) -> None:
-        self.module, self.room, self.pad = module, room, pad
+    def __init__(self, module: Any, room: int, pad: int = 0, memory: Memory | None = None) -> None:
+        self.module, self.room, self.pad, self.memory = module, room, pad, memory
         self.cache: Any = None
         self._mask: Array | None = None  # (B, capacity), only where there is padding
 
     def start(self, rows: Sequence[Sequence[int]]) -> Array:
         """See `Step`."""
+        if self.memory is not None:
+            (row,) = rows
+            self.cache, known = self.memory.take(self.module, row, self.room)
+            return self._run(np.array([row[known:]], np.int64), last=1)[:, -1]
         longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self.pad, np.int64)
         for i, row in enumerate(rows):
@@ -76,6 +137,8 @@ class CausalStep:
             logits = self.module(
                 Tensor(ids).to(device=device), attention_mask=mask, cache=self.cache, last=last
             )
+            if self.memory is not None:
+                self.memory.ids += ids[0].tolist()
             return as_float(logits)
 
     def select(self, rows: Array) -> None:

@@ -26,7 +26,7 @@ from ..generate.sampling import seeds_of
 from ..generate.schema import chosen, of_choices, of_schema
 from ..generate.settings import FILE, Options, Settings, published_settings
 from ..generate.speculative import speculate
-from ..generate.steps import CausalStep, as_float
+from ..generate.steps import CausalStep, Memory, as_float
 from ..generate.vocabulary import Vocabulary
 from .base import TextTask
 
@@ -256,6 +256,7 @@ class TextGenerator(TextTask):
         schema: Mapping[str, Any] | None = None,
         draft: TextGenerator | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        memory: Memory | None = None,
         **options: Unpack[Options],
     ) -> Any:
         """The answer to a conversation: `[{"role": "user", "content": "Hello"}]`, or one text.
@@ -263,6 +264,8 @@ class TextGenerator(TextTask):
         Args:
             stream: give an iterator of pieces of the answer.
             tools: descriptions of functions, for templates that know them.
+            memory: `model.memory()`, the same one at every turn of a conversation: then what was
+                read before is not read again. Beams and drafts do without it.
 
         Raises:
             ConfigError: the model has no chat template: it was not trained for conversations.
@@ -270,16 +273,25 @@ class TextGenerator(TextTask):
         """
         text = self.prompt(messages, tools=tools)
         row = self._encoded(text, special=False)
+        if memory is not None and not isinstance(memory, Memory):
+            raise ConfigError(
+                f"memory={memory!r:.80}: model.memory() makes one", got=type(memory).__name__
+            )
         if stream:
             if details:
                 raise ConfigError("stream=True gives text, and details=True more than that: one")
-            return self._stream(row, choices, schema, draft, options)
+            return self._stream(row, choices, schema, draft, options, memory)
         settings = self._settings(options)
         if settings.num_return_sequences > 1:
             raise ConfigError("a conversation has one answer: no num_return_sequences")
         guide = self._guide(settings, choices, schema, draft)
-        ((answer,),) = self._answers([row], settings, guide, draft, details, 1)
+        ((answer,),) = self._answers([row], settings, guide, draft, details, 1, memory)
         return self._result(text, answer, details, choices, schema)
+
+    @staticmethod
+    def memory() -> Memory:
+        """What `chat` remembers from turn to turn, empty yet."""
+        return Memory()
 
     def prompt(
         self,
@@ -457,8 +469,11 @@ class TextGenerator(TextTask):
         draft: TextGenerator | None,
         details: bool,
         batch_size: int,
+        memory: Memory | None = None,
     ) -> list[list[Answer]]:
         """The answers to each prompt; prompts of similar lengths together."""
+        if settings.num_beams > 1:
+            memory = None
         rooms = [self._room(len(row), settings, guide, draft) for row in rows]
         seeds = seeds_of(settings, len(rows))
         each = settings.num_return_sequences
@@ -473,7 +488,7 @@ class TextGenerator(TextTask):
                 stream = self._need_tokenizer().stream
                 given: dict[str, Any] = {"stream": stream, "details": details}
                 if draft is None:
-                    step = CausalStep(self.module, max(some), self._pad(settings))
+                    step = CausalStep(self.module, max(some), self._pad(settings), memory)
                     answers = decode(step, prompts, own, rooms=some, guide=guide, **given)
                 else:
                     answers = begin(prompts, own, some, **given)
@@ -522,6 +537,7 @@ class TextGenerator(TextTask):
         schema: Mapping[str, Any] | None,
         draft: TextGenerator | None,
         options: Mapping[str, Any],
+        memory: Memory | None = None,
     ) -> Iterator[str]:
         """Everything is checked here; the iterator only runs."""
         settings = self._settings(options)
@@ -536,7 +552,7 @@ class TextGenerator(TextTask):
         stream = self._need_tokenizer().stream
         answers = begin([row], settings, [room], stream=stream, guide=guide)
         if draft is None:
-            steps = loop(CausalStep(self.module, room), answers)
+            steps = loop(CausalStep(self.module, room, memory=memory), answers)
         else:
             steps = self._speculate(answers[0], draft)
         return _pieces(answers[0], steps, strip=guide is not None)
