@@ -161,8 +161,7 @@ class TextToImage(LatentTask):
             init = opened(init)
         pair = self._pair(size, init)
         strength = self._strength(strength, init, mask)
-        walked.set_timesteps(steps)
-        begin = begin_of(walked, steps, strength) if init is not None else 0
+        begin = _chosen(walked, steps, strength, init is not None)
         seeds = seeds_of(len(texts), seed)
         rows, columns = (n // self.factor for n in pair)
         like = next(self.module.unet.parameters())
@@ -190,7 +189,7 @@ class TextToImage(LatentTask):
         with progress(total=total, what="sampling", unit="steps") as bar:
             for first in range(0, len(texts), batch_size):
                 part = slice(first, first + batch_size)
-                walked.set_timesteps(steps)
+                _chosen(walked, steps, strength, init is not None)
                 generators = generators_of(seeds[part], like.device)
                 sample = self._sample(
                     walked,
@@ -442,6 +441,19 @@ class TextToImage(LatentTask):
         held: Mapping[str, bytes] = self._beside
         tokenizer = any(path.startswith(f"{FOLDER}/") for path in held)
         return {FOLDER: ["transformers", "CLIPTokenizer"] if tokenizer else [None, None]}
+
+
+def _chosen(scheduler: Scheduler, steps: int, strength: float, picture: bool) -> int:
+    """Choose the steps of a walk; which of them is the first, where it begins with a picture."""
+    if not picture:
+        scheduler.set_timesteps(steps)
+        return 0
+    if isinstance(scheduler, LCMScheduler):  # takes all its steps of what strength leaves
+        begin_of(scheduler, scheduler.config.original_inference_steps, strength)
+        scheduler.set_timesteps(steps, strength=strength)
+        return 0
+    scheduler.set_timesteps(steps)
+    return begin_of(scheduler, steps, strength)
 
 
 def _published(encoder: Any, *, fetch: bool) -> tuple[ClipTokenizer, int] | None:

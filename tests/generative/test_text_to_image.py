@@ -115,11 +115,16 @@ def test_networks_that_see_the_masked_picture(
         model(PROMPT)
 
 
-def test_latent_consistency(tmp_path: Path, replay: Any, make_text_folder: Any) -> None:
+def test_latent_consistency(
+    tmp_path: Path, picture: np.ndarray, replay: Any, make_text_folder: Any
+) -> None:
     model = load(make_text_folder(tmp_path / "a", "unet-condition-lcm"))
     arrays = load_file(DATA / "unet-condition-lcm" / "reference.safetensors")
     replay(arrays, "text")
     same(run(model, steps=3, guidance=5.0, scheduler="lcm"), arrays, "text")
+    replay(arrays, "image")
+    begun: dict[str, Any] = {"init": picture, "strength": 0.6, "scheduler": "lcm"}
+    same(run(model, steps=3, guidance=5.0, **begun), arrays, "image")
     with pytest.raises(ConfigError, match="knows no negative prompt"):
         model(PROMPT, negative="x", scheduler="lcm")
 

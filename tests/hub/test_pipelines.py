@@ -29,6 +29,7 @@ TINY = Config(
     norm_num_groups=4,
     add_attention=False,
 )
+HALF = "diffusion_pytorch_model.fp16.safetensors"
 INDEX = {
     "_class_name": "DDPMPipeline",
     "_diffusers_version": "0.42.1",
@@ -157,3 +158,36 @@ def test_files_that_are_fetched() -> None:
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in half.core
     assert "unet/diffusion_pytorch_model.safetensors" not in half.core
     assert "text_encoder/pytorch_model.bin" in half.core
+
+
+def test_a_repository_is_fetched_in_parts(folder: Path, serve: Any, own_cache: Path) -> None:
+    """The real client, a hub on loopback: nothing that is not needed comes over the line."""
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(whole)
+    save_file({n: a.astype(np.float16) for n, a in state.items()}, folder / "unet" / HALF)
+    for name in ("all-in-one.safetensors", "other.safetensors", "unet/diffusion_pytorch_model.bin"):
+        (folder / name).write_bytes(b"not wanted")
+    (folder / "safety_checker").mkdir()
+    shutil.copy(folder / "unet" / "config.json", folder / "safety_checker")
+    shutil.copy(whole, folder / "safety_checker")
+    index = {**INDEX, "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    write(folder / "model_index.json", index)
+    served = serve({"zoo/pictures": folder})
+    bt.configure(endpoint=served.url, timeout=5.0, deadline=5.0)
+    found = loaded("zoo/pictures")
+    assert found.card.name == "zoo/pictures" and found.skipped == ("safety_checker",)
+    assert len(found.report.loaded) == len(state)
+    here = next((own_cache / "models--zoo--pictures" / "snapshots").iterdir())
+    names = sorted(p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file())
+    assert names == [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]
+    served.forget()
+    loaded("zoo/pictures")
+    assert served.log == []  # complete in the cache: no connection
+    half = loaded("zoo/pictures", variant="fp16")
+    assert len(half.report.cast) == len(state)
+    assert (here / "unet" / HALF).is_file()

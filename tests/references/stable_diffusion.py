@@ -23,6 +23,7 @@ from diffusers import (
     AutoencoderTiny,
     DDIMScheduler,
     DiTPipeline,
+    LatentConsistencyModelImg2ImgPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     PNDMScheduler,
@@ -214,6 +215,12 @@ def pipelines() -> None:
     )
     lcm.set_progress_bar_config(disable=True)
     run(arrays, "text", lcm, prompt=PROMPT, num_inference_steps=3, guidance_scale=5.0)
+    begun = LatentConsistencyModelImg2ImgPipeline(
+        unet=distilled, scheduler=LCMScheduler(**TABLE), **own
+    )
+    begun.set_progress_bar_config(disable=True)
+    some = {"prompt": PROMPT, "image": picture, "num_inference_steps": 3, "strength": 0.6}
+    run(arrays, "image", begun, **some, guidance_scale=5.0)
     common.save(common.DATA / "unet-condition-lcm" / "reference.safetensors", arrays, META)
 
 
