@@ -17,7 +17,7 @@ from ..dtypes import bool_, float32, int64
 from ..op import REGISTRY
 from ..operands import as_array
 from ..ops import native_norms
-from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc
+from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc, packed
 from ..tensor import Tensor
 from . import blasless
 from .passes.constants import written
@@ -143,9 +143,7 @@ def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
             return nchw(out)
 
         return depthwise, (x,) if add is None else (x, add)
-    dense = w if _one_block(w) else np.ascontiguousarray(w)
-    packed = native.pack_weight(dense, groups)
-    run = native.Convolution((n, height, width, c), packed, **place, clamp=clamp)
+    run = native.Convolution((n, height, width, c), packed(w, groups), **place, clamp=clamp)
 
     def conv2d(x: Any, add: Any = None) -> Any:
         out = run(nhwc(x), b, None if add is None else nhwc(add))
@@ -154,10 +152,6 @@ def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
         return nchw(out)
 
     return conv2d, (x,) if add is None else (x, add)
-
-
-def _one_block(w: Any) -> bool:
-    return bool(w.flags.c_contiguous or w.transpose(0, 2, 3, 1).flags.c_contiguous)
 
 
 def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:

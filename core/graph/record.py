@@ -8,6 +8,7 @@ bound by reference, so that what a call writes in place is seen by the next repl
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,9 +102,10 @@ class Graph:
 class _Recorder:
     def __init__(self) -> None:
         self.graph = Graph()
-        # Arrays are known by identity, so they are kept alive while recording.
+        # Arrays are known by identity, until they are gone: nothing can ask for them then, and
+        # others may get their identity.
         self._numbers: dict[int, int] = {}
-        self._alive: list[Any] = []
+        self._seen: dict[int, Any] = {}
 
     def number(self, array: Any) -> int | None:
         return self._numbers.get(id(array))
@@ -113,9 +115,17 @@ class _Recorder:
         if known is not None:
             return Ref(known)
         ref = self.graph.value(array.shape, array.dtype)
-        self._numbers[id(array)] = ref.index
-        self._alive.append(array)
+        identity = id(array)
+        self._numbers[identity] = ref.index
+        try:
+            self._seen[identity] = weakref.ref(array, lambda _: self._forget(identity))
+        except TypeError:  # of a library whose arrays have no weak references
+            self._seen[identity] = array
         return ref
+
+    def _forget(self, identity: int) -> None:
+        self._numbers.pop(identity, None)
+        self._seen.pop(identity, None)
 
     def operand(self, x: Any) -> Any:
         array = x.array if isinstance(x, Tensor) else x

@@ -64,7 +64,8 @@ def _packed_now(weight: Any, groups: int = 1, *, turned: bool = False) -> native
     return native.pack_weight(weight, groups, turned=turned)
 
 
-def _pack(weight: Any, groups: int) -> native.PackedWeight:
+def packed(weight: Any, groups: int) -> native.PackedWeight:
+    """The weights in panels; without gradients they are kept, and everybody has the same."""
     if state.grad_enabled:
         return _packed_now(weight, groups)
     key = id(weight)
@@ -111,7 +112,7 @@ def conv2d(
         size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
             return _by_columns(x, weight, bias, size, options)
-    return nchw(native.conv2d(nhwc(x), _pack(weight, groups), flat(bias), **options))
+    return nchw(native.conv2d(nhwc(x), packed(weight, groups), flat(bias), **options))
 
 
 def _by_columns(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any:

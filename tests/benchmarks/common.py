@@ -90,6 +90,26 @@ def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, C
     }
 
 
+def diffusion_jobs(
+    job: Callable[[Path, np.ndarray[Any, Any]], Job],
+) -> dict[str, Callable[[], Job]]:
+    """A job for each saved network of diffusion: `job` gets its folder and the noisy samples."""
+    from diffusion import NETWORKS
+
+    folder = os.environ.get(MODELS)
+    if folder is None:
+        return {}
+
+    def make(name: str, shape: tuple[int, ...]) -> Callable[[], Job]:
+        return lambda: job(Path(folder) / name, numbers(*shape))
+
+    return {
+        f"diffusion-{name}-{shape[0]}": make(name, shape)
+        for name, (_, _, shape) in NETWORKS.items()
+        if (Path(folder) / name).is_dir()
+    }
+
+
 def text_jobs(
     job: Callable[[Path, str, np.ndarray[Any, Any], int], Job],
 ) -> dict[str, Callable[[], Job]]:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for, text_jobs
+from common import (
+    CONVOLUTIONS,
+    GBYTES,
+    Job,
+    conv_work,
+    diffusion_jobs,
+    family_jobs,
+    numbers,
+    state_for,
+    text_jobs,
+)
 
 import bestiary as bt
 from bestiary import nn, optim
@@ -223,6 +233,17 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 
 
 JOBS.update(family_jobs(family))
+
+
+def diffusion(folder: Path, samples: np.ndarray[Any, Any]) -> Job:
+    from diffusion import TIMESTEP
+
+    step = bt.compile(bt.load(folder).module)
+    x, t = bt.Tensor(samples), bt.Tensor(np.full(len(samples), TIMESTEP, np.float32))
+    return Job(quiet(lambda: step(x, t)))
+
+
+JOBS.update(diffusion_jobs(diffusion))
 
 
 def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import CONVOLUTIONS, GBYTES, Job, conv_work, family_jobs, numbers, state_for, text_jobs
+from common import (
+    CONVOLUTIONS,
+    GBYTES,
+    Job,
+    conv_work,
+    diffusion_jobs,
+    family_jobs,
+    numbers,
+    state_for,
+    text_jobs,
+)
 from torch import nn
 
 JOBS: dict[str, Callable[[], Job]] = {}
@@ -261,6 +271,18 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 
 
 JOBS.update(family_jobs(family))
+
+
+def diffusion(folder: Path, samples: np.ndarray[Any, Any]) -> Job:
+    from diffusion import TIMESTEP, opened
+
+    model = opened(folder).to(memory_format=torch.channels_last)
+    x = torch.from_numpy(samples).contiguous(memory_format=torch.channels_last)
+    t = torch.full((len(samples),), TIMESTEP)
+    return Job(quiet(lambda: model(x, t).sample))
+
+
+JOBS.update(diffusion_jobs(diffusion))
 
 
 def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:

@@ -133,3 +133,40 @@ def test_statistics_of_each_sample(shape: tuple[int, int, int]) -> None:
     mean, var = native.sample_stats(x)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(1), rtol=1e-6)
     np.testing.assert_allclose(var, x.astype(np.float64).var(1), rtol=1e-5, atol=1e-9)
+
+
+def test_recording_keeps_no_values() -> None:
+    """They would take as much memory as training does."""
+    import weakref
+
+    first: list[Any] = []
+    alive: list[bool] = []
+
+    def function(x: bt.Tensor) -> bt.Tensor:
+        y = x * 2.0
+        first.append(weakref.ref(y.array))
+        y = y + 1.0
+        alive.append(first[0]() is not None)
+        return y * 3.0
+
+    with bt.inference_mode():
+        graph, out = record(function, random(50, 50))
+    assert alive == [False]
+    assert len(graph.calls) == 3
+    assert out.shape == (50, 50)
+
+
+def test_compiled_and_eager_share_packed_weights() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)).eval()
+    x = random(1, 3, 12, 12)
+    from bestiary.core.ops import native_conv
+
+    with bt.inference_mode():
+        net(x)
+        fast = bt.compile(net)
+        fast(x)
+        (plan,) = fast._plans.values()
+        cells = [c.cell_contents for s in plan.program.steps for c in s.run.__closure__ or ()]
+        runs = [c for c in cells if isinstance(c, native.conv.Convolution)]
+        kept = [native_conv.packed(layer.weight.array, 1).array for layer in net]
+    assert [any(r._weight is k for r in runs) for k in kept] == [True, True]
