@@ -1,1 +1,63 @@
-"""Reinforcement learning: one file per algorithm, with environments, buffers and evaluation."""
+"""Reinforcement learning: one file per algorithm, with environments, buffers and evaluation.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    name: module
+    for module, names in {
+        "a2c": "A2C",
+        "c51": "C51",
+        "ddpg": "DDPG",
+        "discrete_sac": "DiscreteSAC",
+        "dqn": "DQN",
+        "environments.make": "make",
+        "evaluation": "Evaluation evaluate record",
+        "ppo": "PPO",
+        "qr_dqn": "QRDQN",
+        "reinforce": "REINFORCE",
+        "sac": "SAC",
+        "spaces": "Box Discrete MultiBinary MultiDiscrete",
+        "td3": "TD3",
+    }.items()
+    for name in names.split()
+}
+
+if TYPE_CHECKING:
+    from .a2c import A2C as A2C
+    from .c51 import C51 as C51
+    from .ddpg import DDPG as DDPG
+    from .discrete_sac import DiscreteSAC as DiscreteSAC
+    from .dqn import DQN as DQN
+    from .environments.make import make as make
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate as evaluate
+    from .evaluation import record as record
+    from .ppo import PPO as PPO
+    from .qr_dqn import QRDQN as QRDQN
+    from .reinforce import REINFORCE as REINFORCE
+    from .sac import SAC as SAC
+    from .spaces import Box as Box
+    from .spaces import Discrete as Discrete
+    from .spaces import MultiBinary as MultiBinary
+    from .spaces import MultiDiscrete as MultiDiscrete
+    from .td3 import TD3 as TD3
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"bestiary.rl has no {name!r}; it has: {', '.join(sorted(_NAMES))}")
+    value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
