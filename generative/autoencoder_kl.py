@@ -298,6 +298,7 @@ def to_diffusers(config: Config) -> dict[str, Any]:
             layout="diffusers",
             license="MIT",
             commercial=True,
+            parameters=83_653_863,  # counted
             paper="https://arxiv.org/abs/2112.10752",
         )
     ],

@@ -223,6 +223,7 @@ def to_diffusers(config: Config) -> dict[str, Any]:
             layout="diffusers",
             license="MIT",
             commercial=True,
+            parameters=2_445_063,  # counted
         )
     ],
 )

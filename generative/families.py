@@ -41,6 +41,7 @@ def ddpm_pipeline(config: PartsConfig) -> Parts:
             config=None,
             layout="native",
             license="CreativeML OpenRAIL-M",
+            parameters=1_066_235_307,  # counted
             paper="https://arxiv.org/abs/2112.10752",
         )
     ],
@@ -65,6 +66,7 @@ def stable_diffusion(config: PartsConfig) -> Parts:
             layout="native",
             license="CC-BY-NC-4.0",
             commercial=False,
+            parameters=833_480_327,  # counted
             paper="https://arxiv.org/abs/2212.09748",
         )
     ],

@@ -16,7 +16,7 @@ from bestiary.core.errors import ConfigError, IndexRangeError, ShapeError
 from bestiary.core.nn import init
 from bestiary.core.weights import load_file, save_file
 from bestiary.hub.loading import load
-from bestiary.hub.registry import architecture_of_config
+from bestiary.hub.registry import architecture_of_config, get
 
 DATA = Path(__file__).parent.parent / "references" / "data"
 TINY = DATA / "stable-diffusion-tiny"
@@ -266,3 +266,16 @@ def test_names_and_shapes_at_published_sizes(name: str) -> None:
     shapes = {n: list(t.shape) for n, t in module.state_dict().items()}
     assert shapes == _expanded(said["tensors"])
     assert sum(p.size for p in module.parameters()) == said["parameters"]
+
+
+def test_parameters_of_curated_models_are_counted() -> None:
+    counts = {name: said["parameters"] for name, said in _names().items()}
+    start = "stable-diffusion-v1-5/"
+    vae = counts[f"{start}vae"]
+    wanted = {
+        "stable-diffusion-v1-5": sum(n for name, n in counts.items() if name.startswith(start)),
+        "dit-xl-2-256": counts["dit-xl-2-256/transformer"] + vae,
+        "sd-vae-ft-mse": vae,
+        "taesd": counts["taesd"],
+    }
+    assert {name: get(name)[1].parameters for name in wanted} == wanted
