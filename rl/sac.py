@@ -13,6 +13,7 @@ distribution squashed by tanh, a = tanh(u), u = mean + std * noise. The update, 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from .q_networks import Perceptron, closed_form, features, sizes_of
 from .replay import Batch
 
 LOG_STD = (-20.0, 2.0)  # limits of the logarithm of the deviation
+_AUTO = re.compile(r"auto(?:_(\d*\.?\d+))?")
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -39,24 +41,32 @@ class Settings(OffPolicySettings):
     Attributes:
         hidden: sizes of the hidden layers.
         critics: how many; the least of them counts.
-        ent_coef: the temperature, or None to learn it.
+        ent_coef: the temperature; None or "auto" to learn it, "auto_0.1"
+            to learn it from 0.1 on (Stable-Baselines3).
         initial_ent_coef: where it starts when it is learned.
         target_entropy: what it aims at then; None for minus the number of action features.
     """
 
     hidden: tuple[int, ...] = (256, 256)
     critics: int = 2
-    ent_coef: float | None = None
+    ent_coef: float | str | None = None
     initial_ent_coef: float = 1.0
     target_entropy: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "hidden", sizes_of("hidden", self.hidden))
-        if (self.ent_coef is not None and not self.ent_coef >= 0) or not self.initial_ent_coef > 0:
+        found = _AUTO.fullmatch(self.ent_coef) if isinstance(self.ent_coef, str) else None
+        if found is not None:
+            object.__setattr__(self, "ent_coef", None)
+            if found[1]:
+                object.__setattr__(self, "initial_ent_coef", float(found[1]))
+        fixed = self.ent_coef
+        wrong = fixed is not None and (isinstance(fixed, str) or not fixed >= 0)
+        if wrong or not self.initial_ent_coef > 0:
             raise ConfigError(
-                "SAC: ent_coef is at least 0 or None, initial_ent_coef above 0; got "
-                f"{self.ent_coef!r} and {self.initial_ent_coef!r}"
+                'SAC: ent_coef is at least 0, None, "auto" or "auto_0.1", and initial_ent_coef '
+                f"above 0; got {fixed!r} and {self.initial_ent_coef!r}"
             )
 
 

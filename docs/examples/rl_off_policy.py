@@ -83,6 +83,25 @@ RUNS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
         8000,
         {"learning_rate": 1e-3, "learning_starts": 1000, "exploration_noise": 0.1},
     ),
+    # Small enough to be shipped.
+    "dqn-cartpole-small": (
+        DQN,
+        "CartPole-v1",
+        50_000,
+        {
+            "learning_rate": 2.3e-3,
+            "batch_size": 64,
+            "buffer_size": 100_000,
+            "learning_starts": 1000,
+            "target_update_interval": 10,
+            "train_freq": 256,
+            "gradient_steps": 128,
+            "exploration_fraction": 0.16,
+            "exploration_final_eps": 0.04,
+            "double": True,
+        },
+    ),
+    "sac-pendulum-small": (SAC, "Pendulum-v1", 8000, {"learning_rate": 1e-3, "hidden": (64, 64)}),
     "alphazero-connect-four": (AlphaZero, "ConnectFour-v0", 40_000, {}),
 }
 

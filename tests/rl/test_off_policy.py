@@ -162,6 +162,13 @@ def test_saves_and_loads(algorithm: Any, settings: dict[str, Any], tmp_path: Pat
         algorithm.load(tmp_path)
 
 
+def test_temperatures_as_stable_baselines_writes_them() -> None:
+    for given, fixed, start in (("auto", None, 1.0), ("auto_0.1", None, 0.1), (0.2, 0.2, 1.0)):
+        agent = SAC(IdentityBox, **{**POLICY, "ent_coef": given})
+        assert (agent.settings.ent_coef, agent.settings.initial_ent_coef) == (fixed, start)
+        assert agent.alpha == pytest.approx(start if fixed is None else fixed)
+
+
 def test_stable_baselines_order_and_starting_actions() -> None:
     class Shifted(Identity):
         action_space = Discrete(3, start=5)
@@ -287,6 +294,8 @@ def test_sac_gradient_against_autograd() -> None:
         (TD3, IdentityBox, {"policy_delay": 0}, "policy_delay"),
         (TD3, IdentityBox, {"exploration_noise": -1}, "exploration_noise"),
         (SAC, IdentityBox, {"ent_coef": -1}, "ent_coef"),
+        (SAC, IdentityBox, {"ent_coef": "automatic"}, "ent_coef"),
+        (SAC, IdentityBox, {"ent_coef": "auto_0"}, "initial_ent_coef"),
     ],
 )
 def test_wrong_settings(algorithm: Any, env: Any, settings: Any, words: str) -> None:
