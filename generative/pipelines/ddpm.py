@@ -48,13 +48,17 @@ def sample(
         settings: of the scheduler's `step`.
     """
     generators = generators_of(seeds, like.device)
-    start = first_noise(shape, generators, like) if noise is None else noise
+    wide = Tensor(np.zeros(0, np.float32)).to(device=like.device)  # halves would lose small steps
+    start = first_noise(shape, generators, wide) if noise is None else noise.astype(np.float32)
     start = start * scheduler.init_noise_sigma
     guided = guidance != 1.0 and no_class is not None
     labels = None if classes is None else _labels(classes, like)
     none = _labels([no_class or 0] * len(seeds), like) if guided else None
 
     def predict(x: Tensor, t: float) -> Tensor:
+        return asked(x.astype(like.dtype), t).astype(np.float32)
+
+    def asked(x: Tensor, t: float) -> Tensor:
         if labels is None:
             return network(x, _times(t, x))
         if none is None:

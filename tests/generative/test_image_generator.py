@@ -75,9 +75,7 @@ def test_pictures_equal_diffusers(folder: str, compiled: bool, monkeypatch: Any)
     step = kind.step
     monkeypatch.setattr(kind, "step", given)
     call["steps"] = call.pop("num_inference_steps")
-    monkeypatch.setattr(
-        "bestiary.generative.tasks.image_generator.check_settings", lambda *_: None
-    )
+    monkeypatch.setattr("bestiary.generative.tasks.image_generator.check_settings", lambda *_: None)
     found = model(2, noise=stored["noises"][0], output="array", **call)
     ours = np.clip(found.transpose(0, 2, 3, 1) / 2 + 0.5, 0, 1)
     assert 0.05 < stored["pictures"].mean() < 0.95
@@ -93,7 +91,7 @@ def test_a_saved_pipeline_is_the_same_again(tmp_path: Path, classes: ImageGenera
     assert again.defaults == {"steps": 3, "guidance": 2.0}
     assert again.scheduler.config == classes.scheduler.config
     ours, theirs = (m(2, label="bag", seed=5) for m in (classes, again))
-    assert np.array_equal(pixels(ours), pixels(theirs))
+    assert np.abs(pixels(ours) - pixels(theirs)).max() <= 1
     index = json.loads((folder / "model_index.json").read_text())
     assert index["unet"] == ["diffusers", "UNet2DModel"]
     assert (folder / "diffusion_pytorch_model.safetensors").is_file()
@@ -129,19 +127,28 @@ def test_without_a_seed_pictures_differ_and_follow_manual_seed() -> None:
     first, second = pixels(model(1, steps=2)), pixels(model(1, steps=2))
     bt.manual_seed(3)
     again = pixels(model(1, steps=2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, second)
+    assert np.abs(first - again).max() <= 1
+    assert np.abs(first - second).max() > 10
+
+
+def test_halves_make_nearly_the_same_pictures() -> None:
+    full, half = (bt.load(DATA / "ddpm-pipeline", dtype=d) for d in ("float32", "bfloat16"))
+    assert half.module.dtype == bt.bfloat16
+    settings: dict[str, Any] = {"seed": 1, "steps": 5, "scheduler": "ddim", "output": "array"}
+    found = half(2, **settings)
+    assert found.dtype == np.float32
+    assert np.abs(found - full(2, **settings)).mean() < 0.1
 
 
 def test_labels_by_name_number_and_list(classes: ImageGenerator) -> None:
     settings: dict[str, Any] = {"seed": 0, "steps": 3, "output": "array"}
     by_name = classes(2, label="Bag", **settings)
-    np.testing.assert_array_equal(by_name, classes(2, label=1, **settings))
+    np.testing.assert_allclose(by_name, classes(2, label=1, **settings), atol=1e-4)
     mixed = classes(2, label=["boot", 1], **settings)
-    np.testing.assert_allclose(mixed[1], by_name[1], atol=1e-5)
-    assert not np.allclose(mixed[0], by_name[0], atol=1e-5)
+    np.testing.assert_allclose(mixed[1], by_name[1], atol=1e-4)
+    assert not np.allclose(mixed[0], by_name[0], atol=1e-2)
     turns = classes(3, **settings)
-    np.testing.assert_allclose(turns, classes(3, label=[0, 1, 2], **settings), atol=1e-6)
+    np.testing.assert_allclose(turns, classes(3, label=[0, 1, 2], **settings), atol=1e-4)
 
 
 def test_guidance_moves_away_from_what_is_said_without_a_class(classes: ImageGenerator) -> None:
