@@ -49,6 +49,7 @@ LAZY = {
     ("__init__.py", "create_module"): "what the user's own import statement says",
     ("core/devices.py", "_load_cupy"): "cupy, written out",
     ("core/devices.py", "cuda_problem"): "cupy, written out",
+    ("generative/__init__.py", "__getattr__"): "names of the table in the same file",
     ("hub/cli.py", "get_command"): "names of the table of commands in the same file",
     ("hub/loading.py", "task_class"): "names of the table of tasks in the same file",
     ("hub/registry.py", "_import"): "files found in the package's own domain folders",
