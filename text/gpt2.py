@@ -22,6 +22,8 @@ from ..hub.configuration import expect, flags, real
 from ..hub.registry import Bundled, Entry, Hub, Layout, register
 from ..hub.rename import transposed
 from .cache import KVCache
+from .gpt2_token import GPT2Token
+from .prepared import next_scores
 from .published import settings
 from .transformer import (
     ACTIVATIONS,
@@ -191,6 +193,9 @@ class GPT2(nn.Module):
         score: scores of classes, at the last token, for classification.
     """
 
+    _steps: Any = None  # of gpt2_token.py
+    _unfit = -1
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.transformer = Transformer(config)
@@ -235,6 +240,17 @@ class GPT2(nn.Module):
             cache.advance(tokens)
         return x
 
+    def _next(
+        self, input_ids: Tensor, position_ids: Tensor | None, cache: KVCache
+    ) -> Tensor | None:
+        """Scores after a single token, the fast way; None where there is none."""
+        if self.lm_head is None or position_ids is not None or type(self) is not GPT2:
+            return None
+        limits = self.config.vocab_size, self.config.n_positions
+        check_ids("GPT-2", input_ids, None, *limits, cache.length)
+        dtype = self.transformer.wpe.weight.dtype
+        return next_scores(self, GPT2Token, input_ids, cache, dtype)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -257,6 +273,10 @@ class GPT2(nn.Module):
             ShapeError: other axes, more tokens than places, a mask of another shape.
             IndexRangeError: an id outside the vocabulary.
         """
+        if cache is not None and attention_mask is None and input_ids.shape == (1, 1):
+            found = self._next(input_ids, position_ids, cache)
+            if found is not None:
+                return found
         x = self.hidden(input_ids, attention_mask, position_ids, cache)
         if self.score is not None:
             ends = last_tokens(input_ids, attention_mask, self.config.pad_token_id)

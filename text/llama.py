@@ -26,7 +26,8 @@ from .cache import KVCache
 from .gpt2 import last_tokens
 from .llama_gguf import GGUF, from_metadata, halves_apart, tied
 from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
-from .one_token import next_scores
+from .one_token import LlamaToken
+from .prepared import next_scores
 from .rope import Rotary, frequencies
 from .transformer import (
     ACTIVATIONS,
@@ -356,7 +357,7 @@ class Llama(nn.Module):
         check_ids("Llama", input_ids, None, self.config.vocab_size, None, cache.length)
         places = np.array([cache.length])
         self._check_length(places)
-        return next_scores(self, input_ids, places, cache)
+        return next_scores(self, LlamaToken, input_ids, cache, self.model.norm.weight.dtype)
 
     def _check_length(self, places: Any) -> None:
         """Warn once of places that were never trained: angles go on, quality does not."""

@@ -95,3 +95,10 @@ KERNEL(gated) {
     SIMD for (int64_t i = begin; i < end; i++)
         out[i] = gate[i] * FN(sigmoid_value)(gate[i]) * up[i];
 }
+
+/* x is added to out. */
+KERNEL(added) {
+    const float *x = a->p[0];
+    float *out = a->p[1];
+    SIMD for (int64_t i = begin; i < end; i++) out[i] += x[i];
+}

@@ -21,6 +21,7 @@ Bytes = NDArray[np.uint8]
 
 MAX_WIDTH = 256  # of a head: decode.h holds it on the stack
 _MOST = 3  # weights in a product
+_ACTIVATIONS = ("gelu", "gelu_tanh", "silu")
 _UINT8 = np.dtype(np.uint8)
 
 
@@ -73,12 +74,39 @@ def product_step(
 
 def rms_norm_step(x: Float32, weight: Float32, eps: float, out: Float32) -> Step:
     """out = x / root mean square of x, times weight. Shape: (D,) all."""
-    check("rms_norm_step", "x", x, (None,))
-    for name, vector in (("weight", weight), ("out", out)):
-        check("rms_norm_step", name, vector, x.shape)
-    spare = np.zeros(len(x), np.float32), np.empty(1, np.float32), np.empty(1, np.float32)
-    arrays = (x, weight, spare[0], out, spare[1], spare[2])
-    return KERNELS["layer_norm"], arrays, (len(x), 0), (eps,), 1, 1
+    return _norm_step(x, weight, np.zeros(len(x), np.float32), eps, out, 0)
+
+
+def layer_norm_step(x: Float32, weight: Float32, bias: Float32, eps: float, out: Float32) -> Step:
+    """out = x less its mean, by its deviation, times weight, plus bias. Shape: (D,) all."""
+    return _norm_step(x, weight, bias, eps, out, 1)
+
+
+def _norm_step(
+    x: Float32, weight: Float32, bias: Float32, eps: float, out: Float32, centre: int
+) -> Step:
+    check("norm_step", "x", x, (None,))
+    for name, vector in (("weight", weight), ("bias", bias), ("out", out)):
+        check("norm_step", name, vector, x.shape)
+    spare = np.empty(1, np.float32), np.empty(1, np.float32)
+    arrays = (x, weight, bias, out, *spare)
+    return KERNELS["layer_norm"], arrays, (len(x), centre), (eps,), 1, 1
+
+
+def activation_step(name: str, x: Float32, out: Float32) -> Step:
+    """out = the activation of x: "gelu", "gelu_tanh", "silu". Shape: (D,) both."""
+    if name not in _ACTIVATIONS:
+        raise ConfigError(f"activation_step: {name!r} is none of {', '.join(_ACTIVATIONS)}")
+    check("activation_step", "x", x, (None,))
+    check("activation_step", "out", out, x.shape)
+    return KERNELS[name], (x, out), (), (), len(x), GRAIN
+
+
+def add_step(x: Float32, out: Float32) -> Step:
+    """x is added to out. Shape: (D,) both."""
+    check("add_step", "x", x, (None,))
+    check("add_step", "out", out, x.shape)
+    return KERNELS["added"], (x, out), (), (), len(x), GRAIN
 
 
 def gated_step(gate_up: Float32, out: Float32) -> Step:

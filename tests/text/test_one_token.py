@@ -1,4 +1,4 @@
-"""The next token of a Llama by prepared steps: what the operations give, whatever was changed."""
+"""The next token by prepared steps: what the operations give, whatever was changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bestiary.core import native
 from bestiary.core.errors import IndexRangeError, ShapeError
 from bestiary.core.nn.quantized import SMALL_TABLE
 from bestiary.core.state import observing
-from bestiary.text import llama
+from bestiary.text import gpt2, llama
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="without the C kernels")
 
@@ -60,7 +60,7 @@ def ids(count: int) -> bt.Tensor:
     return bt.asarray(np.random.default_rng(0).integers(0, SMALL_TABLE, (1, count)))
 
 
-def read(module: llama.Llama, tokens: bt.Tensor, whole: int, fast: bool = True) -> np.ndarray:
+def read(module: Any, tokens: bt.Tensor, whole: int, fast: bool = True) -> np.ndarray:
     """Scores after each token behind the first ones, which are read at once."""
     cache = module.cache(1, tokens.shape[1])
     found = []
@@ -74,7 +74,7 @@ def read(module: llama.Llama, tokens: bt.Tensor, whole: int, fast: bool = True) 
     return np.stack(found)
 
 
-def used(module: llama.Llama) -> bool:
+def used(module: Any) -> bool:
     return module._steps is not None
 
 
@@ -137,6 +137,9 @@ def test_changes_are_seen() -> None:
     check()
     assert used(module)
     layer.mlp.gate_proj = nn.Sequential(layer.mlp.gate_proj, nn.Identity())
+    check()
+    assert not used(module)
+    layer.mlp = nn.Linear(64, 64)
     check()
     assert not used(module)
 
@@ -208,3 +211,46 @@ def test_two_threads() -> None:
     assert len(found) == 4
     for got in found:
         assert np.abs(got - want).max() < 2e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("act", ["gelu_new", "gelu", "silu"])
+def test_gpt2_too(act: str, dtype: str) -> None:
+    bt.manual_seed(0)
+    config = gpt2.Config(
+        vocab_size=SMALL_TABLE,
+        n_positions=128,
+        n_embd=64,
+        n_layer=2,
+        n_head=2,
+        activation_function=act,
+        scale_attn_by_inverse_layer_idx=act == "gelu",
+    )
+    module = gpt2.gpt2(config)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    if dtype != "float32":
+        nn.quantize_(module, dtype)
+    module.eval()
+    tokens = ids(100)
+    want = read(module, tokens, 30, fast=False)
+    assert not used(module)
+    got = read(module, tokens, 30)
+    assert used(module)
+    assert np.abs(got - want).max() < 2e-5 * np.abs(want).max()
+    again = read(copy.deepcopy(module), tokens, 30)
+    np.testing.assert_allclose(again, got, atol=1e-4 * np.abs(want).max())
+
+
+def test_gpt2_beyond_its_places_is_refused() -> None:
+    config = gpt2.Config(vocab_size=50, n_positions=4, n_embd=32, n_layer=1, n_head=2)
+    module = gpt2.gpt2(config).eval()
+    with bt.inference_mode():
+        cache = module.cache(1, 6)
+        module(bt.asarray([[1, 2, 3]]), cache=cache)
+        module(bt.asarray([[4]]), cache=cache)
+        assert used(module) and cache.length == 4
+        with pytest.raises(ShapeError, match="4"):
+            module(bt.asarray([[4]]), cache=cache)
+        with pytest.raises(IndexRangeError):
+            module(bt.asarray([[50]]), cache=module.cache(1, 2))

@@ -114,6 +114,15 @@ def test_norms_and_gates(isa: str) -> None:
     native.run_steps([native.rms_norm_step(x, weight, 0.1, out)])
     wide = x.astype(np.float64)
     assert_allclose(out, wide / np.sqrt((wide**2).mean() + 0.1) * weight, rtol=1e-5, atol=1e-6)
+    bias = normal(70) + 1
+    native.run_steps([native.layer_norm_step(x, weight, bias, 0.1, out)])
+    centred = wide - wide.mean()
+    want = centred / np.sqrt((centred**2).mean() + 0.1) * weight + bias
+    assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+    native.run_steps([native.activation_step("silu", x, out), native.add_step(x, out)])
+    assert_allclose(out, wide / (1 + np.exp(-wide)) + wide, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="gelu_tanh"):
+        native.activation_step("tanh", x, out)
     both = 3 * normal(140)
     native.run_steps([native.gated_step(both, out)])
     gate, up = np.split(both.astype(np.float64), 2)
