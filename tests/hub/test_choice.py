@@ -100,6 +100,25 @@ def test_parts_of_a_pipeline():
     assert "vae/diffusion_pytorch_model.safetensors" in half  # it has no other
 
 
+def test_a_pipeline_of_one_network_may_lie_in_one_folder():
+    """As google/ddpm-cifar10-32 does."""
+    names = [
+        "README.md",
+        "config.json",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.safetensors",
+        "model_index.json",
+        "scheduler_config.json",
+    ]
+    chosen = choose(names)
+    assert sorted(chosen.core) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "model_index.json",
+    ]
+    assert chosen.side == ["scheduler_config.json"]
+
+
 @pytest.mark.parametrize(
     "name",
     [
