@@ -49,6 +49,7 @@ _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
+    "image-upscaling": ("generative.tasks.upscaler", "Upscaler"),
     "mask-generation": ("vision.mask_generator", "MaskGenerator"),
     "object-detection": ("vision.detector", "Detector"),
     "pipeline-part": ("generative.tasks.part", "Part"),
@@ -135,6 +136,9 @@ def load(
     """
     from .lock import in_force
 
+    agent = _agent(name)
+    if agent is not None:
+        return agent
     path = Path(name).expanduser()
     if is_adapter(path):
         given = {
@@ -164,6 +168,13 @@ def load(
     model.compile = compile
     model.loaded_as = str(path.resolve()) if path.exists() else str(name)
     return model.to(device) if str(device) != "cpu" else model
+
+
+def _agent(name: str | Path) -> Any:
+    """The agent of a folder, or of a name that comes with the package; None of what is none."""
+    agents = importlib.import_module("...rl.agents", __name__)
+    folder = agents.folder_of(name)
+    return None if folder is None else agents.load_agent(folder)
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -244,7 +244,8 @@ class LossByTimestep:
         rng = np.random.default_rng(0)
         chosen = rng.choice(len(pictures), min(count, len(pictures)), replace=False)
         self.loss, self.clean = loss, pictures.scaled(chosen)
-        self.noise: Array = rng.standard_normal(self.clean.shape, dtype=np.float32)
+        drawn: Any = rng.standard_normal(self.clean.shape, dtype=np.float32)
+        self.noise: Array = drawn
         self.labels = None if loss.no_class is None else pictures.labels
         if self.labels is not None:
             self.labels = self.labels[chosen]

@@ -1,0 +1,76 @@
+"""The recipes of `bestiary train` for pictures: data, settings, training, result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .adversarial import Adversarial
+from .adversarial import Settings as AdversarialSettings
+from .autoencoding import Autoencoding
+from .autoencoding import Settings as AutoencodingSettings
+from .diffusion import Diffusion
+from .diffusion import Settings as DiffusionSettings
+from .pictures import Pictures, read_pictures
+
+__all__ = [
+    "AdversarialSettings",
+    "AutoencodingSettings",
+    "DiffusionSettings",
+    "adversarial",
+    "autoencoding",
+    "diffusion",
+]
+
+
+def _pictures(data: str | Path, settings: Any) -> Pictures:
+    return read_pictures(data, settings.size).first(settings.limit)
+
+
+def _facts(out: Path, last: dict[str, float], steps: int) -> dict[str, Any]:
+    return {"folder": str(out / "model"), "samples": str(out / "samples"), "steps": steps, **last}
+
+
+def diffusion(
+    recipe: str,
+    data: str,
+    settings: DiffusionSettings,
+    *,
+    out: Path,
+    resume: str | None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train a diffusion model; returns facts of the result."""
+    run = Diffusion(_pictures(data, settings), settings, out=out, **how)
+    run.fit(resume)
+    return _facts(out, run.trainer.last, run.trainer.step)
+
+
+def adversarial(
+    recipe: str,
+    data: str,
+    settings: AdversarialSettings,
+    *,
+    out: Path,
+    resume: str | None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train the GAN that the recipe names; returns facts of the result."""
+    run = Adversarial(_pictures(data, settings), settings, kind=recipe, out=out, **how)
+    run.fit(resume)
+    return _facts(out, run.history["epochs"][-1], run.players.step)
+
+
+def autoencoding(
+    recipe: str,
+    data: str,
+    settings: AutoencodingSettings,
+    *,
+    out: Path,
+    resume: str | None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train the VAE or flow that the recipe names; returns facts of the result."""
+    run = Autoencoding(_pictures(data, settings), settings, kind=recipe, out=out, **how)
+    run.fit(resume)
+    return _facts(out, run.trainer.last, run.trainer.step)
