@@ -130,7 +130,7 @@ class Packing:
             return pack(array, wanted)
         if early and array.dtype in dtypes.FLOATS:
             array = converted(array, self._dtype)
-            if self._dtype in dtypes.HALVES and not array.flags.c_contiguous:
+            if not array.flags.c_contiguous:
                 array = np.ascontiguousarray(array)  # products with few rows want them in order
         return array
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..core import nn
+from ..core.dtypes import HALVES, float32
 from ..core.errors import ConfigError
 from ..core.nn import functional as F
 from ..core.ops.manipulation import split
-from ..core.ops.shape import permute_dims, reshape
+from ..core.ops.shape import astype, permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
 from ..hub.registry import Bundled, Entry, Hub, Layout, register
@@ -124,6 +125,7 @@ class Attention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
+            q = q if q.dtype == k.dtype else astype(q, dtype=k.dtype)
         y = F.scaled_dot_product_attention(
             q,
             k,
@@ -133,7 +135,9 @@ class Attention(nn.Module):
             is_causal=mask is None,
             scale=self.scale,
         )
-        out: Tensor = self.c_proj(reshape(permute_dims(y, (0, 2, 1, 3)), (b, t, d)))
+        joined = reshape(permute_dims(y, (0, 2, 1, 3)), (b, t, d))
+        joined = joined if joined.dtype == x.dtype else astype(joined, dtype=x.dtype)
+        out: Tensor = self.c_proj(joined)
         return self.resid_dropout(out)  # type: ignore[no-any-return]
 
 
@@ -213,7 +217,10 @@ class GPT2(nn.Module):
         """Room for the keys and values of `capacity` tokens of each text."""
         config = self.config
         width = config.n_embd // config.n_head
-        place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        dtype, device = self.dtype, self.device
+        if dtype in HALVES and device.type == "cpu":
+            dtype = float32  # where halves are widened for every product, and this would be too
+        place: dict[str, Any] = {"dtype": dtype, "device": device}
         return KVCache(config.n_layer, batch, config.n_head, capacity, width, **place)
 
     def hidden(

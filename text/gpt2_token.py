@@ -77,7 +77,7 @@ class GPT2Token(Prepared):
         """See `Prepared`."""
         self._table(token)
         at = cache.length
-        self._x += self._places[at]
+        self._x += self._places[at].astype(np.float32, copy=False)
         for i, attend in enumerate(self._attend):
             native.run_steps(self._before[i])
             keys, values = cache.of_text(i)

@@ -303,8 +303,9 @@ def test_gguf_files_stay_as_they_are(tmp_path: Path, form: str, monkeypatch) -> 
     assert set(forms_of(other.module).values()) == {"int8"}
 
 
-def test_halves_of_turned_weights_lie_in_order() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_turned_weights_lie_in_order(dtype: str) -> None:
     """GPT-2's files have its weights the other way round."""
-    model = bt.load(DATA / "gpt2-transformers", dtype="bfloat16")
+    model = bt.load(DATA / "gpt2-transformers", dtype=dtype)
     for name, parameter in model.module.named_parameters():
         assert parameter.array.flags.c_contiguous, name
