@@ -211,7 +211,8 @@ class Albert(nn.Module):
         """What the task asks for; arguments, shapes and errors are those of BERT."""
         config = self.config
         places = config.max_position_embeddings
-        check_ids("ALBERT", input_ids, attention_mask, config.vocab_size, places)
+        sizes = config.vocab_size, places
+        check_ids("ALBERT", input_ids, attention_mask, *sizes, token_type_ids=token_type_ids)
         mask = key_mask(attention_mask)
         x: Tensor = self.albert(input_ids, token_type_ids, position_ids, mask)
         if config.task == "feature-extraction":
@@ -245,7 +246,7 @@ def from_transformers(published: dict[str, Any]) -> Config:
     also = {"down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks"}
     also |= {"position_embedding_type", "layers_to_keep"}
     expect(published, "ALBERT", position_embedding_type=("absolute",))
-    return Config(**settings(published, Config, "ALBERT", task="fill-mask", also=also))
+    return Config(**settings(published, Config, "ALBERT", task="feature-extraction", also=also))
 
 
 @register(

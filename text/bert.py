@@ -17,7 +17,7 @@ from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
 from ..hub.registry import Layout, register
 from .bert_entries import ENTRIES
-from .published import settings
+from .published import headed, settings
 from .transformer import (
     ACTIVATIONS,
     check_choice,
@@ -340,7 +340,8 @@ class Bert(nn.Module):
         """
         config = self.config
         places = config.max_position_embeddings
-        check_ids("BERT", input_ids, attention_mask, config.vocab_size, places)
+        sizes = config.vocab_size, places
+        check_ids("BERT", input_ids, attention_mask, *sizes, token_type_ids=token_type_ids)
         mask = key_mask(attention_mask)
         x: Tensor = self.bert(input_ids, token_type_ids, position_ids, mask)
         if config.task == "feature-extraction":
@@ -399,11 +400,12 @@ def from_transformers(published: dict[str, Any]) -> Config:
     """A config.json of transformers' BERT."""
     also = {"position_embedding_type"}
     expect(published, "BERT", position_embedding_type=("absolute",), is_decoder=(False,))
-    return Config(**settings(published, Config, "BERT", task="fill-mask", also=also))
+    return Config(**settings(published, Config, "BERT", task="feature-extraction", also=also))
 
 
 def detect(config: Any, names: Collection[str]) -> Any:
     """The Config with whether a file has the pooler, which config.json does not say."""
+    config = headed(config, names)
     if config.task == "feature-extraction":
         return replace(config, pooler=any("pooler." in name for name in names))
     return config

@@ -313,7 +313,8 @@ class Deberta(nn.Module):
         """What the task asks for; arguments, shapes and errors are those of BERT."""
         config = self.config
         places = config.max_position_embeddings
-        check_ids("DeBERTa", input_ids, attention_mask, config.vocab_size, places)
+        sizes = config.vocab_size, places
+        check_ids("DeBERTa", input_ids, attention_mask, *sizes, token_type_ids=token_type_ids)
         mask = key_mask(attention_mask)
         x: Tensor = self.deberta(input_ids, token_type_ids, position_ids, mask)
         if config.task == "feature-extraction":

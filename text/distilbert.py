@@ -17,7 +17,7 @@ from ..core.tensor import Tensor
 from ..hub.configuration import real
 from ..hub.registry import Entry, Hub, Layout, register
 from .bert import TASKS, Features, initialise, spans_of
-from .published import settings
+from .published import headed, settings
 from .transformer import (
     ACTIVATIONS,
     check_choice,
@@ -242,14 +242,14 @@ for _name in ("embeddings", "transformer"):  # models without a head have no pre
 def from_transformers(published: dict[str, Any]) -> Config:
     """A config.json of transformers' DistilBERT."""
     also = {"sinusoidal_pos_embds"}  # initial values of the table of places, which is trained
-    return Config(**settings(published, Config, "DistilBERT", task="fill-mask", also=also))
+    return Config(**settings(published, Config, "DistilBERT", task="feature-extraction", also=also))
 
 
 @register(
     "distilbert",
     config=Config,
     task="fill-mask",
-    layouts={"transformers": Layout(rename=TRANSFORMERS, config=from_transformers)},
+    layouts={"transformers": Layout(rename=TRANSFORMERS, config=from_transformers, detect=headed)},
     model_types=("distilbert",),
     head=(
         "vocab_transform",

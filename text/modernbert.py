@@ -22,7 +22,7 @@ from ..core.tensor import Tensor
 from ..hub.configuration import flags, real
 from ..hub.registry import Entry, Hub, Layout, register
 from .bert import TASKS, Features, initialise, spans_of
-from .published import settings
+from .published import headed, settings
 from .rope import Rotary
 from .transformer import (
     ACTIVATIONS,
@@ -329,14 +329,14 @@ def from_transformers(published: dict[str, Any]) -> Config:
             raise ConfigError(
                 "ModernBERT: layer_types without a period are not supported", got=kinds
             )
-    return Config(**settings(said, Config, "ModernBERT", task="fill-mask", also=_ALSO))
+    return Config(**settings(said, Config, "ModernBERT", task="feature-extraction", also=_ALSO))
 
 
 @register(
     "modernbert",
     config=Config,
     task="fill-mask",
-    layouts={"transformers": Layout(rename=TRANSFORMERS, config=from_transformers)},
+    layouts={"transformers": Layout(rename=TRANSFORMERS, config=from_transformers, detect=headed)},
     model_types=("modernbert",),
     head=("head", "decoder", "classifier"),
     entries=[

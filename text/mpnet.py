@@ -237,7 +237,7 @@ for _name in ("embeddings", "encoder", "pooler"):  # models without a head have 
 
 def from_transformers(published: dict[str, Any]) -> Config:
     """A config.json of transformers' MPNet."""
-    return Config(**settings(published, Config, "MPNet", task="fill-mask"))
+    return Config(**settings(published, Config, "MPNet", task="feature-extraction"))
 
 
 @register(

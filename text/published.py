@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..hub.configuration import (
@@ -38,6 +38,8 @@ ENDINGS = {
     "ForConditionalGeneration": "text2text-generation",
     "Model": "feature-extraction",
 }
+#: With what the names of the weights begin that fill gaps: of all encoders.
+_GAPS = ("cls.predictions.", "lm_head.", "predictions.", "vocab_transform.", "decoder.")
 WITH_CLASSES = ("text-classification", "token-classification")
 
 
@@ -46,6 +48,14 @@ def task_of(published: Mapping[str, Any], default: str) -> str:
     wrote = published.get("architectures")
     name = str(wrote[0]) if isinstance(wrote, list) and wrote else ""
     return next((task for ending, task in ENDINGS.items() if name.endswith(ending)), default)
+
+
+def headed(config: Any, names: Collection[str]) -> Any:
+    """The Config of an encoder for filling gaps, where config.json names no class and the file has
+    the head for that, as the oldest files do."""
+    if config.task == "feature-extraction" and any(name.startswith(_GAPS) for name in names):
+        return dataclasses.replace(config, task="fill-mask")
+    return config
 
 
 def settings(

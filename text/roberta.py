@@ -152,7 +152,8 @@ class Roberta(nn.Module):
                 given.
         """
         config = self.config
-        check_ids("RoBERTa", input_ids, attention_mask, config.vocab_size, config.context)
+        sizes = config.vocab_size, config.context
+        check_ids("RoBERTa", input_ids, attention_mask, *sizes, token_type_ids=token_type_ids)
         if position_ids is None:
             position_ids = places_of(input_ids, config.pad_token_id)
         mask = key_mask(attention_mask)
@@ -186,7 +187,7 @@ def from_transformers(published: dict[str, Any]) -> Config:
     """A config.json of transformers' RoBERTa or XLM-RoBERTa."""
     also = {"position_embedding_type"}
     expect(published, "RoBERTa", position_embedding_type=("absolute",), is_decoder=(False,))
-    return Config(**settings(published, Config, "RoBERTa", task="fill-mask", also=also))
+    return Config(**settings(published, Config, "RoBERTa", task="feature-extraction", also=also))
 
 
 @register(

@@ -77,6 +77,7 @@ def check_ids(
     vocabulary: int,
     places: int | None,
     past: int = 0,
+    token_type_ids: Any = None,
 ) -> None:
     """Raise unless these are ids (B, T) that a model has vectors and places for.
 
@@ -85,9 +86,11 @@ def check_ids(
         vocabulary: how many ids there are.
         places: how many tokens its table of positions has room for; None if it has none.
         past: tokens that are in a cache already.
+        token_type_ids: the segment of each token.
 
     Raises:
-        ShapeError: other axes, no tokens, more than there are places, a mask of another shape.
+        ShapeError: other axes, no tokens, more than there are places, a mask or segments of another
+            shape.
         DtypeError: ids that are no whole numbers.
         IndexRangeError: an id outside the vocabulary.
     """
@@ -115,6 +118,13 @@ def check_ids(
             + (f" ({past} of the tokens are in the cache)." if past else "."),
             expected=(shape[0], total),
             got=tuple(attention_mask.shape),
+        )
+    if token_type_ids is not None and tuple(token_type_ids.shape) != shape:
+        raise ShapeError(
+            f"{what}: token_type_ids says of each of (B, T) = {shape} tokens which segment it "
+            f"belongs to, got {tuple(token_type_ids.shape)}.",
+            expected=shape,
+            got=tuple(token_type_ids.shape),
         )
     array = input_ids.array
     if type(array) is np.ndarray and array.size:

@@ -176,6 +176,40 @@ def test_deberta_without_a_class_of_its_writer(tmp_path: Path) -> None:
     assert opened(tmp_path, num_classes=2).module(bt.asarray([[5, 6]])).shape == (1, 2)
 
 
+@pytest.mark.parametrize("family", [f.removesuffix("-") for f in FAMILIES if "deberta" not in f])
+@pytest.mark.parametrize("head", [True, False])
+def test_no_class_of_its_writer(family: str, head: bool, tmp_path: Path) -> None:
+    """The names of the weights say whether there is a head to fill gaps with."""
+    source = DATA / f"{family}-transformers-mask"
+    said = json.loads((source / "config.json").read_text())
+    del said["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    arrays = load_file(source / "model.safetensors")
+    if not head:
+        heads = ("cls.", "lm_head.", "predictions.", "vocab_", "head.", "decoder.")
+        arrays = {n: a for n, a in arrays.items() if not n.startswith(heads)}
+    save_file(arrays, tmp_path / "model.safetensors")
+    found = opened(tmp_path)
+    assert found.config.task == ("fill-mask" if head else "feature-extraction")
+    ids = bt.asarray([[5, 6, 7]])
+    with bt.inference_mode():
+        got = outputs_of(found.module.eval()(ids))
+        want = outputs_of(opened(source, task=found.config.task).module.eval()(ids))
+    for key in got.keys() - {"pooler_output"}:
+        assert np.array_equal(got[key].numpy(), want[key].numpy())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "deberta-v2"])
+def test_segments_of_another_shape(family: str) -> None:
+    """(B, 1) would otherwise be spread over all tokens without a word."""
+    module = opened(DATA / f"{family}-transformers-mask").module.eval()
+    ids = bt.asarray([[5, 6, 7], [8, 9, 10]])
+    for shape in [(2, 1), (1, 3), (3,), (2, 4)]:
+        with pytest.raises(ShapeError, match="token_type_ids") as caught:
+            module(ids, token_type_ids=bt.zeros(shape, dtype=bt.int64))
+        assert caught.value.expected == (2, 3) and caught.value.got == shape
+
+
 SIZES = json.loads((DATA / "encoder_names.json").read_text())
 
 
