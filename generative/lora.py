@@ -7,6 +7,7 @@ what an adapter changes is computed once, so pictures take no longer with it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..core import nn
-from ..core.errors import ConfigError, WeightsError
+from ..core.errors import ConfigError, HubError, WeightsError
 from ..core.nn import Module
+from ..hub.sources import is_repository
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +29,9 @@ _UP = ("lora_up.weight", "lora.up.weight", "lora_linear_layer.up.weight", "lora_
 _ENDINGS: dict[str, str] = {f".{name}": "down" for name in _DOWN}
 _ENDINGS |= {f".{name}": "up" for name in _UP}
 _ENDINGS |= {".lora_A.default.weight": "down", ".lora_B.default.weight": "up", ".alpha": "alpha"}
+_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_CONFIG = "adapter_config.json"  # of peft
+_METADATA = "lora_adapter_metadata"  # of diffusers, in the file's header
 # Attention layers of the first files of diffusers: `processor.to_q_lora.down.weight`.
 _PROCESSOR = re.compile(r"(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 # How a file says which network a layer is of.
@@ -90,15 +95,90 @@ class Change:
 # -- files -----------------------------------------------------------------------------------------
 
 
+def lora_file(path: str | Path) -> Path:
+    """The file of an adapter: itself, in a folder, or in a repository on the hub.
+
+    Raises:
+        HubError: there is none, or several.
+    """
+    here = Path(path).expanduser()
+    if here.is_file():
+        return here
+    names: list[str]
+    if here.is_dir():
+        names = sorted(p.name for p in here.iterdir())
+    elif is_repository(str(path)):
+        from ..hub.download import fetch, listing
+
+        commit, files = listing(str(path))
+        name = _chosen(str(path), sorted(files))
+        wanted = [name, *(n for n in (_CONFIG,) if n in files)]
+        return fetch(str(path), wanted, revision=commit).files[name]
+    else:
+        raise HubError(f"there is no file or folder {str(path)!r} with an adapter", name=str(path))
+    return here / _chosen(str(path), names)
+
+
+def _chosen(where: str, names: list[str]) -> str:
+    known = [n for n in _FILES if n in names] or [n for n in names if n.endswith(".safetensors")]
+    if len(known) != 1 and not (known and known[0] in _FILES):
+        raise HubError(
+            f"{where} holds {len(known) or 'no'} files that may be an adapter: give the path of "
+            f"one.\nIt has: {', '.join(names[:8])}",
+            names=known,
+        )
+    return known[0]
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """How adapters are scaled, where a file says it beside its tensors."""
+
+    alpha: float | None = None
+    patterns: Mapping[str, float] | None = None  # by the end of a layer's name
+    root: bool = False  # alpha / sqrt(rank)
+
+    def of(self, layer: str, rank: int, own: float | None) -> float:
+        alpha = self.alpha if own is None else own
+        for pattern, value in (self.patterns or {}).items():
+            if own is None and (layer == pattern or layer.endswith(f".{pattern}")):
+                alpha = value
+        if alpha is None:
+            return 1.0
+        return float(alpha) / (rank**0.5 if self.root else rank)
+
+
+def _said(path: Path, metadata: Mapping[str, Any], networks: Iterable[str]) -> dict[str, _Factor]:
+    """What the file's header, or peft's adapter_config.json beside it, says of each network."""
+    found = {}
+    try:
+        header = json.loads(metadata.get(_METADATA, "{}"))
+        beside = path.parent / _CONFIG
+        whole = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        for network in networks:
+            start = f"{network}."
+            own = {k.removeprefix(start): v for k, v in header.items() if k.startswith(start)}
+            own = own or whole
+            if own.get("use_dora"):
+                raise WeightsError(f"{path.name} is an adapter of the kind DoRA: LoRA is supported")
+            patterns = own.get("alpha_pattern") or {}
+            found[network] = _Factor(own.get("lora_alpha"), patterns, bool(own.get("use_rslora")))
+    except (AttributeError, ValueError) as error:
+        raise WeightsError(f"{path.name}: what it says of itself is no JSON: {error}") from None
+    return found
+
+
 def read_lora(path: str | Path, networks: Mapping[str, Module]) -> dict[str, dict[str, Change]]:
     """The changes in a file: network -> layer -> change.
 
     Raises:
         WeightsError: tensors that fit no layer, that miss their other half, or hold NaN.
     """
-    from ..core.weights import load
+    from ..core.weights import open_weights
 
-    arrays = load(path)
+    with open_weights(path) as file:
+        arrays = {name: file[name] for name in file}
+        said = _said(Path(path), file.metadata, networks)
     parts: dict[tuple[str, str], dict[str, Array]] = {}
     layers = {name: _layers(network) for name, network in networks.items()}
     flat = {n: {p.replace(".", "_"): p for p in paths} for n, paths in layers.items()}
@@ -119,8 +199,9 @@ def read_lora(path: str | Path, networks: Mapping[str, Module]) -> dict[str, dic
         if not all(np.isfinite(np.asarray(a, np.float32)).all() for a in part.values()):
             raise WeightsError(f"{path}: {network}.{layer} holds NaN or infinity")
         rank = part["down"].shape[0]
-        alpha = float(np.asarray(part["alpha"]).reshape(-1)[0]) if "alpha" in part else rank
-        changes.setdefault(network, {})[layer] = Change(part["down"], part["up"], alpha / rank)
+        own = float(np.asarray(part["alpha"]).reshape(-1)[0]) if "alpha" in part else None
+        factor = said[network].of(layer, rank, own)
+        changes.setdefault(network, {})[layer] = Change(part["down"], part["up"], factor)
     return changes
 
 
@@ -208,6 +289,7 @@ class Adapters:
             WeightsError: it is no adapter for these networks; nothing is changed then.
         """
         title = Path(path).stem if name is None else name
+        path = lora_file(path)
         if title in self.loaded:
             raise ConfigError(
                 f"there is an adapter {title!r} already: give this one another name=, or remove "

@@ -413,6 +413,7 @@ class TextToImage(LatentTask):
         """Put a LoRA adapter into effect: a file, in the names of diffusers, peft or kohya.
 
         Args:
+            path: the file, a folder that holds it, or a repository on the hub.
             name: to change its scale or remove it; the file's unless given.
             scale: how strongly; 0 is not at all.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import bestiary as bt
-from bestiary.core.errors import ConfigError, WeightsError
+from bestiary.core.errors import ConfigError, HubError, WeightsError
 from bestiary.core.weights import load_file, save_file
 from bestiary.generative.tasks.text_to_image import TextToImage
 from bestiary.hub.loading import load
@@ -17,6 +18,7 @@ from bestiary.hub.loading import load
 DATA = Path(__file__).parent.parent / "references" / "data"
 LORA = DATA / "lora"
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+DOWN, UP = np.ones((2, 4), np.float32), np.ones((4, 2), np.float32)
 FLAT = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 
 
@@ -88,9 +90,6 @@ def test_pictures_change_and_come_back(text_model: TextToImage) -> None:
     np.testing.assert_allclose(text_model("a cat", **settings), plain, atol=1e-3)
 
 
-DOWN, UP = np.ones((2, 4), np.float32), np.ones((4, 2), np.float32)
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -130,6 +129,46 @@ def test_attention_of_the_text_encoder(text_model: TextToImage, tmp_path: Path) 
     before = layer.weight.array.copy()
     text_model.load_lora(tmp_path / "a.safetensors", scale=3)
     np.testing.assert_allclose(layer.weight.array, before + 3 * 0.5 / 2 * (up @ down), rtol=1e-6)
+
+
+@pytest.mark.parametrize("beside", ["header", "config"])
+@pytest.mark.parametrize(
+    "said, factor",
+    [
+        ({"lora_alpha": 8, "r": 2}, 4.0),
+        ({"lora_alpha": 8, "r": 2, "use_rslora": True}, 8 / 2**0.5),
+        ({"lora_alpha": 8, "r": 2, "alpha_pattern": {"attn1.to_q": 1}}, 0.5),
+        ({}, 1.0),
+    ],
+)
+def test_scales_that_stand_beside_the_tensors(
+    text_model: TextToImage, said: dict[str, Any], factor: float, beside: str, tmp_path: Path
+) -> None:
+    """As diffusers writes them into the header, and peft into a file of its own."""
+    header = {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in said.items()})}
+    arrays = {f"{LAYER}.lora_A.weight": DOWN, f"{LAYER}.lora_B.weight": UP}
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(arrays, file, metadata=header if beside == "header" else None)
+    if beside == "config":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    layer = text_model.module.unet.get_submodule(LAYER.removeprefix("unet."))
+    before = layer.weight.array.copy()
+    text_model.load_lora(tmp_path)  # the folder
+    np.testing.assert_allclose(layer.weight.array, before + factor * (UP @ DOWN), rtol=1e-5)
+
+
+def test_folders_without_an_adapter(text_model: TextToImage, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="no files that may be an adapter"):
+        text_model.load_lora(tmp_path)
+    with pytest.raises(HubError, match="no file or folder"):
+        text_model.load_lora(tmp_path / "a" / "b.safetensors")
+    for name in "ab":
+        save_file({f"{LAYER}.lora_A.weight": DOWN}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(HubError, match="holds 2 files"):
+        text_model.load_lora(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(WeightsError, match="is no JSON"):
+        text_model.load_lora(tmp_path / "a.safetensors")
 
 
 def test_a_list_of_layer_and_dropout(text_model: TextToImage, tmp_path: Path) -> None:
