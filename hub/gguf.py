@@ -25,13 +25,14 @@ def from_gguf(path: Path, options: Options) -> Loaded:
     """
     with GgufFile(path) as file:
         metadata, names = dict(file.metadata), list(file.infos())
-    family = str(metadata.get("general.architecture"))
-    architecture = _architecture(family, path)
-    own = f"{LAYOUT}-{family}"
-    chosen = own if own in architecture.layouts else LAYOUT
-    layout = architecture.layouts[chosen]
+        family = str(metadata.get("general.architecture"))
+        architecture = _architecture(family, path)
+        own = f"{LAYOUT}-{family}"
+        chosen = own if own in architecture.layouts else LAYOUT
+        layout = architecture.layouts[chosen]
+        tables = {name: file[name] for name in layout.settings if name in file}
     assert layout.config is not None
-    config = layout.config(metadata)
+    config = layout.config({**metadata, **tables})
     if layout.detect is not None:
         config = layout.detect(config, names)
     original, config = config, adapted(architecture, config, options)

@@ -185,6 +185,8 @@ class Layout:
             were written for: rows in another order, say.
         publish: the reverse of `config`, for models that were not loaded from such a file, so that
             they are saved as this publisher's; None where the Config alone does not tell.
+        settings: small tensors of a file that belong to its configuration: `config` gets them by
+            their names (of GGUF files).
     """
 
     rename: Mapping[str, Any] = field(default_factory=dict)
@@ -193,6 +195,7 @@ class Layout:
     detect: Callable[[Any, Collection[str]], Any] | None = None
     settle: Callable[[dict[str, Any], Any], None] | None = None
     publish: Callable[[Any], dict[str, Any]] | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..hub.configuration import expect, flags, real
 from ..hub.registry import Layout, register
 from .cache import KVCache
 from .gpt2 import last_tokens
-from .llama_gguf import GGUF, from_metadata, halves_apart, tied
+from .llama_gguf import FACTORS, GGUF, from_metadata, halves_apart, tied
 from .llama_published import ENTRIES, TRANSFORMERS, from_transformers
 from .one_token import LlamaToken
 from .prepared import next_scores
@@ -94,7 +94,8 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.rope_scaling is not None:  # lists of lists, after a journey through JSON
-            object.__setattr__(self, "rope_scaling", tuple(map(tuple, self.rope_scaling)))
+            pairs = ((k, tuple(v) if type(v) is list else v) for k, v in self.rope_scaling)
+            object.__setattr__(self, "rope_scaling", tuple(pairs))
         names = (
             "vocab_size",
             "max_position_embeddings",
@@ -411,7 +412,12 @@ class Llama(nn.Module):
         return x if self.lm_head is None else self.lm_head(x)
 
 
-_GGUF = Layout(rename=GGUF, config=lambda said: Config(**from_metadata(said)), detect=tied)
+_GGUF = Layout(
+    rename={**GGUF, FACTORS: None},
+    config=lambda said: Config(**from_metadata(said)),
+    detect=tied,
+    settings=(FACTORS,),
+)
 
 
 @register(

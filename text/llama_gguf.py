@@ -34,11 +34,13 @@ GGUF: dict[str, Any] = {
     "output.weight": "lm_head.weight",
     **{f"blk.{{}}.{a}.{{rest}}": f"model.layers.{{}}.{b}.{{rest}}" for a, b in _PARTS.items()},
 }
+# Of the turns of longer texts, one for each pair: they belong to the configuration.
+FACTORS = "rope_freqs.weight"
 _NEEDED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 
 
 def from_metadata(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Config that the metadata of a GGUF file say.
+    """The fields of a Config that the metadata of a GGUF file say, and its factors of turns.
 
     Raises:
         ConfigError: something is missing, or not supported.
@@ -52,11 +54,14 @@ def from_metadata(said: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"the GGUF file does not say {', '.join(missing)}", keys=missing)
     kind = get("rope.scaling.type", "none")
-    scaling = None
+    scaling: tuple[tuple[str, Any], ...] | None = None
     if kind == "linear":
         scaling = (("rope_type", "linear"), ("factor", float(get("rope.scaling.factor", 1.0))))
     elif kind != "none":
         raise ConfigError(f"rope scaling {kind!r} of a GGUF file is not supported", got=kind)
+    if FACTORS in said:
+        factors = tuple(float(x) for x in np.ravel(said[FACTORS]))
+        scaling = (("rope_type", "factors"), ("factors", factors))
     heads = int(get("attention.head_count"))
     tokens = said.get("tokenizer.ggml.tokens")
     size = get("vocab_size", len(tokens) if tokens is not None else None)
@@ -83,15 +88,7 @@ def from_metadata(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tied(config: Any, names: Collection[str]) -> Any:
-    """Whether the head is the table of token vectors: then the file has none of its own.
-
-    Raises:
-        ConfigError: the file holds factors for the turns of longer texts.
-    """
-    if "rope_freqs.weight" in names:
-        raise ConfigError(
-            "rope_freqs.weight of a GGUF file (Llama 3.1's long texts) is not supported"
-        )
+    """Whether the head is the table of token vectors: then the file has none of its own."""
     return replace(config, tie_word_embeddings="output.weight" not in names)
 
 

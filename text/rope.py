@@ -2,7 +2,8 @@
 
 Source: Su et al. 2021, "RoFormer". Halves of a head are paired, as published files have it.
 Scalings of the angles for longer texts are those of published configurations: linear (Chen et al.
-2023), dynamic, yarn (Peng et al. 2023), llama3 (Llama 3.1's code).
+2023), dynamic, yarn (Peng et al. 2023), llama3 (Llama 3.1's code); and factors, one for each pair,
+as GGUF files of Llama 3.1 keep them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from ..core.errors import ConfigError
 from ..core.tensor import Tensor
 
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "factors")
 
 
 def frequencies(
@@ -51,6 +52,8 @@ def _scaled(
 ) -> tuple[Any, float]:
     if kind in ("default", "dynamic"):  # dynamic changes only texts longer than those trained on
         return plain, 1.0
+    if kind == "factors":
+        return plain / _factors(scaling["factors"], width), 1.0
     factor = float(scaling["factor"])
     if kind == "linear":
         return plain / factor, 1.0
@@ -74,6 +77,18 @@ def _scaled(
     ramp = np.clip((np.arange(width // 2) - first) / max(last - first, 1e-3), 0, 1)
     given = scaling.get("attention_factor")
     return plain / factor * ramp + plain * (1 - ramp), _magnitude(given, factor, scaling)
+
+
+def _factors(given: Any, width: int) -> Any:
+    found = np.asarray(given, np.float64)
+    if found.shape != (width // 2,) or not (np.isfinite(found) & (found > 0)).all():
+        raise ConfigError(
+            f"rope_scaling: {width // 2} factors above 0 are wanted, one for each pair of a head's "
+            f"{width} features, got {np.array2string(found, threshold=6)} of shape {found.shape}",
+            expected=(width // 2,),
+            got=found.shape,
+        )
+    return found
 
 
 def _magnitude(given: Any, factor: float, scaling: Mapping[str, Any]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -93,10 +95,16 @@ def metadata_of(family: str = "llama", **changes: Any) -> dict[str, Any]:
     return {key: v for key, v in said.items() if v is not None}
 
 
-def write(tmp_path: Path, source: str, family: str = "llama", **changes: Any) -> Path:
+def write(
+    tmp_path: Path,
+    source: str,
+    family: str = "llama",
+    more: dict[str, np.ndarray] | None = None,
+    **changes: Any,
+) -> Path:
     """A model of the reference folders as a GGUF file."""
     names = {target.replace("{}", "0"): name for name, target in GGUF.items()}
-    tensors = {}
+    tensors = dict(more or {})
     for name, array in load_file(DATA / source / "model.safetensors").items():
         number = next((part for part in name.split(".") if part.isdigit()), "0")
         plain = name.replace(f".{number}.", ".0.", 1)
@@ -132,6 +140,57 @@ def test_equals_the_folder(tmp_path: Path, source: str, family: str) -> None:
     assert np.abs(got - want).max() < 1e-4
     again = model.module.config.tie_word_embeddings
     assert again == (source == "qwen2-transformers")
+
+
+def factors_of_llama3(scaling: dict[str, Any], width: int, theta: float) -> np.ndarray:
+    """What llama.cpp's converter writes for `rope_type: llama3`: wave lengths, not frequencies."""
+    low = scaling["original_max_position_embeddings"] / scaling["low_freq_factor"]
+    high = scaling["original_max_position_embeddings"] / scaling["high_freq_factor"]
+    found = []
+    for i in range(0, width, 2):
+        length = 2 * np.pi * theta ** (i / width)
+        if length < high:
+            found.append(1.0)
+        elif length > low:
+            found.append(scaling["factor"])
+        else:
+            smooth = (low / length - 1) / (low / high - 1)
+            found.append(1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return np.array(found, np.float32)
+
+
+def test_llama_3_with_the_factors_of_long_texts(tmp_path: Path) -> None:
+    source = DATA / "llama-transformers"
+    scaling = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64, "rope_theta": 25.0,
+    }  # fmt: skip
+    factors = factors_of_llama3(scaling, 4, 25.0)
+    assert factors[0] == 1 < factors[1] < 8  # one as it was, one between
+    folder = tmp_path / "folder"
+    shutil.copytree(source, folder)
+    said = json.loads((folder / "config.json").read_text())
+    said["rope_parameters"] = scaling
+    (folder / "config.json").write_text(json.dumps(said))
+    whole = bt.load(folder).module
+    base = {"llama__rope__freq_base": 25.0}
+    tables = {"rope_freqs.weight": factors}
+    model = bt.load(write(tmp_path, "llama-transformers", more=tables, **base))
+    ids = bt.asarray(load_file(source / "reference.safetensors")["input_ids"])
+    with bt.inference_mode():
+        got, want = model.module(ids).numpy(), whole(ids).numpy()
+        model.save(tmp_path / "saved")
+        again = bt.load(tmp_path / "saved").module
+        assert np.array_equal(again(ids).numpy(), got) and again.config == model.module.config
+        plain = bt.load(write(tmp_path, "llama-transformers", **base)).module(ids)
+    assert np.abs(got - want).max() < 1e-4 < np.abs(plain.numpy() - want).max()
+
+
+@pytest.mark.parametrize("factors", [np.ones(3), np.zeros(2), np.full(2, np.nan)])
+def test_factors_that_make_no_sense(tmp_path: Path, factors: np.ndarray) -> None:
+    path = write(tmp_path, "llama-transformers", more={"rope_freqs.weight": factors})
+    with pytest.raises(ConfigError, match="2 factors above 0"):
+        bt.load(path)
 
 
 def test_the_tokenizer_and_the_chat(tmp_path: Path) -> None:
