@@ -49,7 +49,6 @@ _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
-    "image-upscaling": ("generative.tasks.upscaler", "Upscaler"),
     "mask-generation": ("vision.mask_generator", "MaskGenerator"),
     "object-detection": ("vision.detector", "Detector"),
     "pipeline-part": ("generative.tasks.part", "Part"),
@@ -63,6 +62,7 @@ _TASKS = {
     "zero-shot-image-classification": ("vision.zero_shot", "ZeroShotClassifier"),
 }
 FEATURES = "image-feature-extraction"
+_AGENTS = "rl.agents"  # what loads these
 
 
 @dataclass
@@ -172,7 +172,7 @@ def load(
 
 def _agent(name: str | Path) -> Any:
     """The agent of a folder, or of a name that comes with the package; None of what is none."""
-    agents = importlib.import_module("...rl.agents", __name__)
+    agents = importlib.import_module(f"...{_AGENTS}", __name__)
     folder = agents.folder_of(name)
     return None if folder is None else agents.load_agent(folder)
 
@@ -201,7 +201,7 @@ def _task_name(loaded: Loaded, options: Options, wanted: str | None) -> str:
                 f"{loaded.card.name} is for {own} and cannot do {wanted!r}.", got=wanted
             )
         return wanted
-    if classes == 0:
+    if classes == 0 and domain_of(own) != "generative":  # there it is one kind of picture
         return FEATURES
     saved_so = loaded.card.task == FEATURES != loaded.architecture.task
     return FEATURES if saved_so and options.num_classes is None else own

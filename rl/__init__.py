@@ -12,10 +12,15 @@ _NAMES = {
     name: module
     for module, names in {
         "a2c": "A2C",
+        "alphazero": "AlphaZero",
+        "behaviour_cloning": "BehaviourCloning",
+        "agents": "load_agent",
         "c51": "C51",
         "ddpg": "DDPG",
+        "decision_transformer": "DecisionTransformer",
         "discrete_sac": "DiscreteSAC",
         "dqn": "DQN",
+        "episodes": "Episodes record_episodes",
         "environments.make": "make",
         "evaluation": "Evaluation evaluate record",
         "ppo": "PPO",
@@ -30,11 +35,17 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from .a2c import A2C as A2C
+    from .agents import load_agent as load_agent
+    from .alphazero import AlphaZero as AlphaZero
+    from .behaviour_cloning import BehaviourCloning as BehaviourCloning
     from .c51 import C51 as C51
     from .ddpg import DDPG as DDPG
+    from .decision_transformer import DecisionTransformer as DecisionTransformer
     from .discrete_sac import DiscreteSAC as DiscreteSAC
     from .dqn import DQN as DQN
     from .environments.make import make as make
+    from .episodes import Episodes as Episodes
+    from .episodes import record_episodes as record_episodes
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
     from .evaluation import record as record

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from ..core.weights.safetensors import load_file, save_file
 from .environments.base import VectorEnv, checked_seed, count
 from .environments.make import make
 from .spaces import Box, Discrete, Space, from_json
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
 
 _AGENT, _WEIGHTS = "agent.json", "agent.safetensors"
 
@@ -170,6 +173,27 @@ class Learner(ABC):
     ) -> tuple[np.ndarray, Any]:
         """The pair that Stable-Baselines3 gives: the action, and the state, here None."""
         return self.act(observation, deterministic), None
+
+    def play(
+        self,
+        env: Any = None,
+        episodes: int = 1,
+        *,
+        record: str | Path | None = None,
+        seed: int = 10_000,
+    ) -> Evaluation:
+        """Play whole episodes without learning.
+
+        Args:
+            env: where; a new one of the agent's own kind unless given.
+            record: a file that ends in .gif or .webp, for what is seen.
+            seed: of the environment.
+        """
+        from . import evaluation
+
+        if record is not None:
+            return evaluation.record(self, record, env, episodes=episodes, seed=seed)
+        return evaluation.evaluate(self, env, episodes, seed=seed)
 
     # -- learning ----------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from .spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 Array = np.ndarray[Any, Any]
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_TINY = np.float32(1e-30)
 
 
 class TanhLayers(nn.Module):
@@ -143,7 +144,8 @@ class Categorical(Distribution):
 
     def sample(self, out: Array, free: Array | None, rng: np.random.Generator) -> Array:
         # The largest of logits with Gumbel noise is a draw from their softmax.
-        noisy = out - np.log(rng.standard_exponential(out.shape, np.float32))
+        draws = rng.standard_exponential(out.shape, np.float32)
+        noisy = out - np.log(np.maximum(draws, _TINY))  # a draw may be zero
         return self.best(noisy)
 
     def best(self, out: Array) -> Array:

@@ -14,17 +14,30 @@ from .output import json_option, print_json
 
 @click.command("evaluate")
 @click.argument("name")
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("data", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option("--episodes", type=click.IntRange(1), default=20, help="Agents: how many to play.")
 @click.option("--device", default="cpu", show_default=True)
 @json_option
-def evaluate_command(name: str, data: Path, device: str, as_json: bool) -> None:
+def evaluate_command(
+    name: str, data: Path | None, episodes: int, device: str, as_json: bool
+) -> None:
     """Measure the model NAME on DATA, labelled as for `finetune`.
 
-    Where DATA has a split, only its held-out part is used. The classes must be the model's.
+    Where DATA has a split, only its held-out part is used. The classes must be the model's. An
+    agent needs no DATA: it plays.
     """
     from ...vision.labelled import HELD_OUT, labelled_pictures
 
     model = load(name, device=device)
+    if hasattr(model, "play"):
+        played = model.play(episodes=episodes)
+        if as_json:
+            print_json(played.to_dict())
+        else:
+            click.echo(str(played))
+        return
+    if data is None:
+        raise click.UsageError(f"evaluate {name}: on which DATA?")
     if model.task == "text-classification":
         measured = model.evaluate(data)
         if as_json:
