@@ -20,8 +20,12 @@ from typing import Any
 import numpy as np
 
 from bestiary.rl.alphazero import AlphaZero, match
+from bestiary.rl.behaviour_cloning import BehaviourCloning
+from bestiary.rl.decision_transformer import DecisionTransformer
 from bestiary.rl.dqn import DQN
-from bestiary.rl.environments import connect_four, make
+from bestiary.rl.environments import GridWorld, connect_four, make
+from bestiary.rl.episodes import Episodes, record_episodes
+from bestiary.rl.evaluation import evaluate
 from bestiary.rl.sac import SAC
 from bestiary.rl.td3 import TD3
 
@@ -104,6 +108,7 @@ RUNS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
     "sac-pendulum-small": (SAC, "Pendulum-v1", 8000, {"learning_rate": 1e-3, "hidden": (64, 64)}),
     "alphazero-connect-four": (AlphaZero, "ConnectFour-v0", 40_000, {}),
 }
+OFFLINE = "decision-transformer-grid-world"
 
 
 @dataclass
@@ -116,6 +121,61 @@ class Arguments:
     episodes: int = 100
     out: Path = Path("docs/examples/rl_results")
     agent: Path | None = None
+
+
+class ShortestWay:
+    """Goes the shortest way through the grid world, which value iteration finds."""
+
+    def __init__(self) -> None:
+        env = GridWorld()
+        cells = np.arange(env.observation_space.features)
+        value = np.zeros(len(cells))
+        for _ in range(60):
+            outcome = []
+            for action in range(4):
+                new, reward, end = env.advance(cells[None], np.full(len(cells), action))
+                outcome.append(reward + np.where(end, 0, value[new[0]]))
+            self.worth = np.stack(outcome, axis=1)
+            value = self.worth.max(axis=1)
+
+    def act(self, observation: Any, deterministic: bool = True) -> Any:
+        return self.worth[np.asarray(observation)].argmax(axis=-1)
+
+
+def offline(args: Arguments) -> dict[str, Any]:
+    """The decision transformer beside behaviour cloning, of the same recordings."""
+    name, start = "GridWorld-v0", time.perf_counter()
+    players = [(ShortestWay(), 0.2), (DQN(name, seed=3), 0.3), (None, 1.0)]
+    parts = [
+        record_episodes(player, name, 100, random=random, seed=10 * args.seed + i)
+        for i, (player, random) in enumerate(players)
+    ]
+    data = Episodes.joined(parts)
+    cloned = BehaviourCloning(name, data=data, seed=args.seed).learn(args.steps or 1500)
+    agent = DecisionTransformer(
+        name, data=data, seed=args.seed, context=3, longest=100, learning_rate=2e-3, width=32
+    ).learn(args.steps or 500)
+    found = {
+        "decision transformer": agent.play_episodes(args.episodes),
+        "behaviour cloning": evaluate(cloned, name, args.episodes),
+        "behaviour cloning, actions drawn": evaluate(
+            cloned, name, args.episodes, deterministic=False
+        ),
+    }
+    return {
+        "run": args.run,
+        "environment": name,
+        "seed": args.seed,
+        "recorded": {
+            "players": ["shortest way, 20 % random", "untrained DQN, 30 % random", "random"],
+            "episodes": [len(part) for part in parts],
+            "steps": [int(part.lengths.sum()) for part in parts],
+            "return": [round(float(part.returns.mean()), 3) for part in parts],
+        },
+        "return": {k: {"mean": v.mean, "std": v.std} for k, v in found.items()},
+        "seconds": {"wall": round(time.perf_counter() - start, 1)},
+        "command": f"python docs/examples/rl_off_policy.py {args.run} --seed {args.seed}",
+    }
 
 
 def returns(agent: Any, env: str, episodes: int) -> np.ndarray:
@@ -133,13 +193,17 @@ def returns(agent: Any, env: str, episodes: int) -> np.ndarray:
 
 def main(args: Arguments) -> dict[str, Any]:
     """Train, evaluate, write; returns what was written."""
+    if args.run == OFFLINE:
+        result = offline(args)
+        write(args, result)
+        return result
     algorithm, env, steps, settings = RUNS[args.run]
     steps = steps if args.steps is None else args.steps
     agent = algorithm(env, seed=args.seed, **settings)
     wall, cpu = time.perf_counter(), time.process_time()
     agent.learn(steps)
     seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    result: dict[str, Any] = {
+    result = {
         "run": args.run,
         "algorithm": algorithm.__name__,
         "environment": env,
@@ -164,17 +228,22 @@ def main(args: Arguments) -> dict[str, Any]:
         result["curve"] = [
             [line["steps"], round(line["return"], 2)] for line in agent.history[::every]
         ]
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.run}-{args.seed}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(args, result)
     if args.agent is not None:
         agent.save(args.agent)
     return result
 
 
+def write(args: Arguments, result: dict[str, Any]) -> None:
+    """Keep a result in a file of its own."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.run}-{args.seed}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("run", choices=[*RUNS, OFFLINE])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--episodes", type=int, default=100)
