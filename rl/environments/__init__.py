@@ -16,19 +16,24 @@ _NAMES = {
     name: module
     for module, names in {
         "acrobot": "Acrobot",
+        "atari": "Atari atari",
         "base": "ArrayEnv Step VectorEnv",
         "cartpole": "CartPole",
         "catch": "Catch",
         "connect_four": "ConnectFour",
         "grid_world": "GridWorld",
         "mountain_car": "MountainCar MountainCarContinuous",
+        "normalizing": "NormalizeObservation NormalizeReward RunningStatistics",
         "pendulum": "Pendulum",
+        "wrappers": "ClipReward EpisodeStatistics FrameStack TimeLimit Wrapper",
     }.items()
     for name in names.split()
 }
 
 if TYPE_CHECKING:
     from .acrobot import Acrobot as Acrobot
+    from .atari import Atari as Atari
+    from .atari import atari as atari
     from .base import ArrayEnv as ArrayEnv
     from .base import Step as Step
     from .base import VectorEnv as VectorEnv
@@ -38,7 +43,15 @@ if TYPE_CHECKING:
     from .grid_world import GridWorld as GridWorld
     from .mountain_car import MountainCar as MountainCar
     from .mountain_car import MountainCarContinuous as MountainCarContinuous
+    from .normalizing import NormalizeObservation as NormalizeObservation
+    from .normalizing import NormalizeReward as NormalizeReward
+    from .normalizing import RunningStatistics as RunningStatistics
     from .pendulum import Pendulum as Pendulum
+    from .wrappers import ClipReward as ClipReward
+    from .wrappers import EpisodeStatistics as EpisodeStatistics
+    from .wrappers import FrameStack as FrameStack
+    from .wrappers import TimeLimit as TimeLimit
+    from .wrappers import Wrapper as Wrapper
 
 __all__ = sorted([*_NAMES, "ENVIRONMENTS", "make"])
 

@@ -79,6 +79,13 @@ class VectorEnv(ABC):
             ConfigError: `reset` was not called before.
         """
 
+    def restart(self, rows: np.ndarray) -> np.ndarray:
+        """Begin new episodes in some rows, as if they had ended.
+
+        Shape: rows (N,) bool; all observations are returned, (N, ...).
+        """
+        raise ConfigError(f"{self.id} cannot begin anew in single rows.")
+
     def action_mask(self) -> np.ndarray | None:
         """Which actions are legal now, (N, n) bool; None where all always are."""
         return None
@@ -177,6 +184,12 @@ class ArrayEnv(VectorEnv):
         self._steps = np.zeros(self.num_envs, np.int32)
         self._ended = None
         return self.observe(self._state)
+
+    def restart(self, rows: np.ndarray) -> np.ndarray:
+        state = self._current().copy()
+        state[..., rows] = self.begin(int(np.count_nonzero(rows)))
+        self._state, self._steps = state, np.where(rows, np.int32(0), self._steps)
+        return self.observe(state)
 
     def step(self, actions: np.ndarray) -> Step:
         before = self._current()

@@ -124,12 +124,17 @@ class GymnasiumVector(VectorEnv):
         self.max_episode_steps = limit_of(env)
         self._seed = seed
         self._begun = False
+        self._last = np.empty(0)  # what the rows show now
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         seed, self._seed = (self._seed if seed is None else seed), None
-        observation = self._observed("reset", self.env.reset(seed=seed)[0])
+        self._last = self._observed("reset", self.env.reset(seed=seed)[0])
         self._begun = True
-        return observation
+        return self._last.copy()
+
+    def restart(self, rows: np.ndarray) -> np.ndarray:
+        self._last = self._restart(self._last, rows)
+        return self._last.copy()
 
     def step(self, actions: np.ndarray) -> Step:
         if not self._begun:
@@ -149,6 +154,7 @@ class GymnasiumVector(VectorEnv):
                 final = self._finals(observation, infos, ended)
             else:
                 final, observation = observation, self._restart(observation, ended)
+        self._last = observation.copy()
         return Step(observation, reward, terminated, truncated, final)
 
     def _finals(self, observation: np.ndarray, infos: Any, ended: np.ndarray) -> np.ndarray:

@@ -65,6 +65,7 @@ class LoopEnv(VectorEnv):
         self.max_episode_steps = limit_of(first)
         self._seed = seed
         self._begun = False
+        self._last = self._empty()  # what the rows show now
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         seed, self._seed = (self._seed if seed is None else seed), None
@@ -72,7 +73,13 @@ class LoopEnv(VectorEnv):
         for i in range(self.num_envs):
             observation[i] = self._reset_one(i, None if seed is None else seed + i)
         self._begun = True
-        return self._finite(observation)
+        self._last = observation
+        return self._finite(observation).copy()
+
+    def restart(self, rows: np.ndarray) -> np.ndarray:
+        for i in rows.nonzero()[0].tolist():
+            self._last[i] = self._reset_one(i, None)
+        return self._finite(self._last).copy()
 
     def step(self, actions: np.ndarray) -> Step:
         if not self._begun:
@@ -104,6 +111,7 @@ class LoopEnv(VectorEnv):
             for i in ended.tolist():
                 observation[i] = self._reset_one(i, None)
             self._finite(observation)
+        self._last = observation.copy()
         return Step(observation, reward, terminated, truncated, final)
 
     def render(self, i: int = 0) -> np.ndarray:
