@@ -30,7 +30,8 @@ PICTURES = sorted(p.parent.name for p in DATA.glob("*/config.json") if is_for_pi
 
 
 def pixels(model: Any, seed: int) -> bt.Tensor:
-    size = getattr(model.config, "image_size", None) or (48, 56)
+    config = model.config
+    size = getattr(config, "image_size", None) or getattr(config, "input_size", None) or (48, 56)
     height, width = (size, size) if isinstance(size, int) else size
     shape = (2, getattr(model.config, "in_channels", 3), height, width)
     values = np.random.default_rng(seed).standard_normal(shape)
