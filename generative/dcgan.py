@@ -17,7 +17,7 @@ from ..core.ops.reduction import mean, sum
 from ..core.ops.shape import concat, reshape
 from ..core.ops.trigonometry import tanh
 from ..core.tensor import Tensor
-from ..hub.registry import register
+from ..hub.registry import Bundled, Entry, register
 from .small import (
     GeneratorConfig,
     Players,
@@ -124,7 +124,22 @@ class DCGAN(Players):
         return mean(F.softplus(-self.critic(fake, labels)))
 
 
-@register("dcgan", config=Config, task="unconditional-image-generation")
+@register(
+    "dcgan",
+    config=Config,
+    task="unconditional-image-generation",
+    entries=[
+        Entry(
+            name="dcgan-fashion",
+            sources=(Bundled("generative/assets/dcgan-fashion"),),
+            config={"size": 28, "channels": 1, "latent_size": 64, "width": 32, "num_classes": 10},
+            license="Apache-2.0",
+            commercial=True,
+            parameters=968_033,
+            note="trained by this library on Fashion-MNIST with docs/examples/fashion.py",
+        ),
+    ],
+)
 def dcgan(config: Config) -> Generator:
     """Generator of DCGAN, with labels if it has classes."""
     return Generator(config)

@@ -26,7 +26,7 @@ from ..hub.configuration import (
     real,
     refuse_unknown,
 )
-from ..hub.registry import Entry, Hub, Layout, register
+from ..hub.registry import Bundled, Entry, Hub, Layout, register
 from .blocks import (
     ACTIVATIONS,
     DownBlock2D,
@@ -391,6 +391,21 @@ _FACES: dict[str, Any] = {
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4),
 }
 
+_FASHION: dict[str, Any] = {
+    "sample_size": (28, 28),
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (32, 64, 96),
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "downsample_padding": 1,
+    "num_class_embeds": 11,
+}
+
 
 def _entry(name: str, config: dict[str, Any], parameters: int) -> Entry:
     return Entry(
@@ -416,6 +431,17 @@ def _entry(name: str, config: dict[str, Any], parameters: int) -> Entry:
     entries=[
         _entry("ddpm-cifar10-32", {}, 35_746_307),
         _entry("ddpm-cat-256", _FACES, 113_673_219),
+        Entry(
+            name="ddpm-fashion",
+            sources=(Bundled("generative/assets/ddpm-fashion"),),
+            config=_FASHION,
+            layout="diffusers",
+            license="Apache-2.0",
+            commercial=True,
+            parameters=1_806_529,
+            paper="https://arxiv.org/abs/2006.11239",
+            note="trained by this library on Fashion-MNIST with docs/examples/fashion.py",
+        ),
     ],
 )
 def unet2d(config: Config) -> UNet2DModel:

@@ -25,7 +25,7 @@ from ..core.ops.shape import concat, reshape
 from ..core.ops.trigonometry import tanh
 from ..core.random import numpy_rng
 from ..core.tensor import Tensor
-from ..hub.registry import register
+from ..hub.registry import Bundled, Entry, register
 from .small import GeneratorConfig, check_latents, check_pictures, checked_classes
 
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -12.0, 8.0
@@ -124,7 +124,22 @@ class VAE(nn.Module):
         return loss, {"error": float(error.item()), "kl": float(divergence.item())}
 
 
-@register("vae", config=Config, task="unconditional-image-generation")
+@register(
+    "vae",
+    config=Config,
+    task="unconditional-image-generation",
+    entries=[
+        Entry(
+            name="vae-fashion",
+            sources=(Bundled("generative/assets/vae-fashion"),),
+            config={"size": 28, "channels": 1, "latent_size": 16, "width": 32},
+            license="Apache-2.0",
+            commercial=True,
+            parameters=236_578,
+            note="trained by this library on Fashion-MNIST with docs/examples/fashion.py",
+        ),
+    ],
+)
 def vae(config: Config) -> VAE:
     """Variational autoencoder."""
     return VAE(config)

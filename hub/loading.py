@@ -49,6 +49,7 @@ _TASKS = {
     "image-classification": ("vision.tasks", "ImageClassifier"),
     "image-feature-extraction": ("vision.embedder", "Embedder"),
     "image-segmentation": ("vision.segmenter", "Segmenter"),
+    "image-upscaling": ("generative.tasks.upscaler", "Upscaler"),
     "mask-generation": ("vision.mask_generator", "MaskGenerator"),
     "object-detection": ("vision.detector", "Detector"),
     "pipeline-part": ("generative.tasks.part", "Part"),

@@ -166,6 +166,10 @@ def test_commands_exist(page: Path) -> None:
                 command = command.get_command(context, words[1])
                 assert command is not None, f"{page.name}:{block.line}: {raw}"
             options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+            if words[1] == "train" and len(words) > 2:  # each recipe has settings of its own
+                from bestiary.hub.commands.train import options_of
+
+                options |= options_of(words[2])
             used = {w.split("=")[0] for w in words[2:] if w.startswith("-") and w != "-"}
             assert used <= options, f"{page.name}:{block.line}: {raw}"
 

@@ -160,6 +160,25 @@ class CifarResNet(nn.Module):
             ),
             note="trained by this library with docs/examples/cifar10.py",
         ),
+        Entry(
+            name="resnet-fashion",
+            sources=(Bundled("vision/assets/resnet-fashion"),),
+            config={"stem": 24, "widths": (48, 96, 128), "in_channels": 1},
+            license="Apache-2.0",
+            commercial=True,
+            parameters=416_200,
+            preprocess={
+                "size": (28, 28),
+                "resize": 28,
+                "resample": "bicubic",
+                "mean": (0.28604,),
+                "std": (0.35302,),
+            },
+            metric=Metric(
+                "% top-1", 92.5, "the Fashion-MNIST test set", 28, "docs/examples/fashion.json"
+            ),
+            note="trained by this library with docs/examples/fashion.py",
+        ),
     ),
 )
 def cifar_resnet(config: Config) -> CifarResNet:

@@ -120,6 +120,14 @@ def _recipe(name: str) -> Recipe:
     )
 
 
+def options_of(recipe: str) -> set[str]:
+    """The options that are a recipe's settings, switches off among them."""
+    chosen = _recipe(recipe)
+    kind = getattr(importlib.import_module(f"....{chosen.module}", __name__), chosen.settings)
+    named = {option_of(f.name) for f in dataclasses.fields(kind)}
+    return named | {name.replace("--", "--no-", 1) for name in named}
+
+
 def option_of(field: str) -> str:
     """The option of a setting: `--batch-size` of `batch_size`."""
     return "--" + field.replace("_", "-")
