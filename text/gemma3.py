@@ -24,8 +24,10 @@ from ..core.tensor import Tensor
 from ..hub.configuration import expect, flags, real
 from ..hub.registry import Entry, Hub, Layout, register
 from .cache import KVCache
-from .llama import TASKS, Llama, Masks, Mlp
+from .llama import Llama, Mlp
+from .llama_config import TASKS
 from .llama_published import TRANSFORMERS
+from .masks import Masks
 from .published import settings
 from .rope import Rotary, frequencies
 from .transformer import ACTIVATIONS, check_choice, check_classes, check_sizes
