@@ -14,7 +14,6 @@ import numpy as np
 
 from ..core import nn
 from ..core.errors import ConfigError
-from ..core.nn import functional as F
 from ..core.ops.manipulation import split, unstack
 from ..core.ops.rotary import rotate_halves
 from ..core.ops.shape import permute_dims, reshape
@@ -22,6 +21,7 @@ from ..core.tensor import Tensor
 from ..hub.configuration import flags, real
 from ..hub.registry import Entry, Hub, Layout, register
 from .bert import TASKS, Features, initialise, spans_of
+from .masks import Neighbours
 from .published import headed, settings
 from .rope import Rotary
 from .transformer import (
@@ -147,13 +147,13 @@ class Attention(nn.Module):
         self.Wo = nn.Linear(width, width, bias=bias)
         self.out_drop = nn.Dropout(config.attention_dropout)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Neighbours) -> Tensor:
         b, t, d = x.shape
         parts = reshape(self.Wqkv(x), (b, t, 3, self.heads, d // self.heads))
         q, k, v = unstack(permute_dims(parts, (2, 0, 3, 1, 4)))  # (B, N, T, W) each
         rate = self.rate if self.training else 0.0
         q, k = rotate_halves(q, *turns), rotate_halves(k, *turns)
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate)
+        y = seen(q, k, v, rate)
         out: Tensor = self.Wo(reshape(permute_dims(y, (0, 2, 1, 3)), (b, t, d)))
         return self.out_drop(out)  # type: ignore[no-any-return]
 
@@ -183,8 +183,8 @@ class Layer(nn.Module):
         self.mlp_norm = _norm(config)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), turns, mask)
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Neighbours) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), turns, seen)
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
@@ -206,20 +206,12 @@ class Trunk(nn.Module):
     def forward(self, input_ids: Tensor, places: Any, mask: Tensor | None) -> Tensor:
         x: Tensor = self.embeddings(input_ids)
         turns = [rotary.at(places, x) for rotary in self._rotary]
-        masks = (windowed(mask, x.shape[1], self.window, x.device), mask)
+        tokens = x.shape[1]
+        seen = [Neighbours(mask, tokens, n, x.device) for n in (self.window, tokens)]
         for layer, wide in zip(self.layers, self.wide, strict=True):
-            x = layer(x, turns[wide], masks[wide])
+            x = layer(x, turns[wide], seen[wide])
         x = self.final_norm(x)
         return x
-
-
-def windowed(mask: Tensor | None, tokens: int, window: int, device: Any) -> Tensor | None:
-    """A mask (B or 1, 1, T, T) that lets tokens see those at most `window` away."""
-    if tokens <= window + 1:
-        return mask
-    places = np.arange(tokens)
-    near = Tensor((np.abs(places[:, None] - places) <= window)[None, None]).to(device=device)
-    return near if mask is None else near & mask
 
 
 class Head(nn.Module):
