@@ -86,6 +86,31 @@ def test_saved_as_it_came(name, tmp_path):
         np.testing.assert_array_equal(values[key].array, value.array)
 
 
+TEXTS = sorted(
+    path.parent.name
+    for path in DATA.glob("*-transformers*/model.safetensors")
+    if path.parent.name.startswith(
+        (
+            "albert-", "bert-", "deberta-", "distilbert-", "gemma3-", "gpt2-", "llama-",
+            "mistral-", "modernbert-", "mpnet-", "qwen", "roberta-", "t5-", "whisper-", "xlm-",
+        )
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_models_of_texts_are_saved_as_they_came(name, tmp_path):
+    """Configuration, names and numbers; tied weights once, as there."""
+    saved = bt.load(DATA / name).save(tmp_path)
+    said, mark = config_of(saved)
+    theirs, _ = config_of(DATA / name)
+    changed = {key for key in theirs if said.get(key) != theirs[key]}
+    assert not changed and mark["layout"] == "transformers"
+    before, after = (load_file(f / "model.safetensors") for f in (DATA / name, saved))
+    assert set(after) == set(before)
+    assert all(np.array_equal(after[key], before[key]) for key in before)
+
+
 def test_a_new_head_on_a_file_that_has_none(tmp_path):
     """The publisher's names of a head are not known then: our own form."""
     model = bt.load(DATA / "vit-transformers-pooler", num_classes=4)
