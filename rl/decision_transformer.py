@@ -180,7 +180,8 @@ class DecisionTransformer(Offline):
         """Actions in the agent's numbers as a network takes them: classes one-hot."""
         if self.continuous:
             return labels
-        return np.eye(self.action_space.features, dtype=np.float32)[labels]
+        classes: np.ndarray = np.eye(self.action_space.features, dtype=np.float32)[labels]
+        return classes
 
     def update(self) -> dict[str, float]:
         s = self.settings
@@ -342,4 +343,4 @@ class Statistics(nn.Module):
 
     def scaled(self, returns: np.ndarray) -> np.ndarray:
         """Returns of about 1."""
-        return (returns / self.returns.array[0]).astype(np.float32)
+        return np.asarray(returns / self.returns.array[0], np.float32)

@@ -13,6 +13,7 @@ The update, for a transition (s, a, r, s') whose episode goes on with discount d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,6 +93,7 @@ class DQN(OffPolicy):
         self._parameters = list(self.network.parameters())
         self.replay_alpha = s.alpha if s.prioritized else 0.0
         self.epsilon = s.exploration_initial_eps
+        self._changed = True  # since the target took the weights over
 
     def _network(self) -> QNetwork:
         s = self.settings
@@ -142,8 +144,10 @@ class DQN(OffPolicy):
     def collected(self) -> None:
         s = self.settings
         every = max(1, s.target_update_interval // self.env.num_envs)
-        if (self.steps // self.env.num_envs) % every == 0:
+        due = (self.steps // self.env.num_envs) % every == 0
+        if due and (self._changed or s.tau < 1):
             self._average.update()
+            self._changed = False
 
     def update(self, batch: Batch) -> dict[str, float]:
         here = features(self.observation_space, batch.observation)
@@ -168,6 +172,14 @@ class DQN(OffPolicy):
         closed_form(self.network, out, gradient)
         optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         self.optimizer.step()
+        self._changed = True
+
+    def extra_state(self) -> dict[str, Any]:
+        return {**super().extra_state(), "changed": self._changed}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        super().load_extra_state(state)
+        self._changed = bool(state["changed"])
 
     def beta(self) -> float:
         s = self.settings

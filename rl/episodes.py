@@ -86,18 +86,20 @@ class Episodes:
     @property
     def starts(self) -> np.ndarray:
         """Where each episode begins, (E,)."""
-        return np.concatenate([[0], self.lengths.cumsum()[:-1]])
+        first: np.ndarray = np.concatenate([[0], self.lengths.cumsum()[:-1]])
+        return first
 
     @property
     def returns(self) -> np.ndarray:
         """The sum of rewards of each episode, (E,)."""
-        return np.add.reduceat(self.rewards.astype(np.float64), self.starts)
+        sums: np.ndarray = np.add.reduceat(self.rewards.astype(np.float64), self.starts)
+        return sums
 
     def returns_to_go(self) -> np.ndarray:
         """The sum of this and all later rewards of the episode, for each step, (T,) float32."""
         before = self.rewards.astype(np.float64).cumsum() - self.rewards
         ends = np.concatenate([before[self.starts[1:]], [self.rewards.sum(dtype=np.float64)]])
-        return (ends.repeat(self.lengths) - before).astype(np.float32)
+        return np.asarray(ends.repeat(self.lengths) - before, np.float32)
 
     def check(self, observation_space: Space, action_space: Space, name: str) -> None:
         """Complain if these are no episodes of such an environment.

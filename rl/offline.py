@@ -60,5 +60,6 @@ class Offline(Learner):
         space = self.action_space
         if isinstance(space, Box):
             middle, half = 0.5 * (space.high + space.low), 0.5 * (space.high - space.low)
-            return np.clip((actions - middle) / half, -1, 1).astype(np.float32)
+            scaled = np.clip((actions - middle) / half, -1, 1)
+            return np.asarray(scaled, np.float32)
         return actions - (space.start if isinstance(space, Discrete) else 0)
