@@ -86,6 +86,8 @@ def train_command(
         rows = [(name, one.line, one.data) for name, one in RECIPES.items()]
         print_table(rows, ("recipe", "what it trains", "of"))
         return
+    if recipe.startswith("-"):
+        raise click.UsageError(f"No such option: {recipe}. A recipe comes first: train ddpm ...")
     chosen = _recipe(recipe)
     module = importlib.import_module(f"....{chosen.module}", __name__)
     kind = getattr(module, chosen.settings)
