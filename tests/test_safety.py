@@ -54,6 +54,7 @@ LAZY = {
     ("generative/training/autoencoding.py", "__init__"): "names of the table in the same file",
     ("hub/cli.py", "get_command"): "names of the table of commands in the same file",
     ("hub/commands/train.py", "options_of"): "names of the table of recipes in the same file",
+    ("hub/commands/train.py", "train_command"): "names of the table of recipes in the same file",
     ("hub/loading.py", "task_class"): "names of the table of tasks in the same file",
     ("hub/loading.py", "_agent"): "rl.agents, written out",
     ("hub/registry.py", "_import"): "files found in the package's own domain folders",

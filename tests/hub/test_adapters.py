@@ -82,6 +82,7 @@ def test_what_is_written_is_what_peft_writes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")  # peft's own
 def test_peft_reads_what_is_written(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", exc_type=ImportError)
     peft = pytest.importorskip("peft", exc_type=ImportError)
@@ -101,6 +102,40 @@ def test_peft_reads_what_is_written(tmp_path: Path) -> None:
     with bt.no_grad():
         ours = module(bt.tensor(ids)).array
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")  # peft's own
+def test_losses_at_the_size_of_gpt2_are_those_of_peft(tmp_path: Path) -> None:
+    """124 million random weights, the same adapters at first, 20 steps."""
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    peft = pytest.importorskip("peft", exc_type=ImportError)
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    torch.manual_seed(0)
+    plain = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    plain.save_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(plain, settings).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    module = bt.load(tmp_path / "base").module
+    load_adapter(tmp_path / "adapter", module)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    own = bt.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+    rng = np.random.default_rng(0)
+    losses: list[tuple[float, float]] = []
+    for _ in range(20):
+        ids = rng.integers(0, 50257, (2, 32))
+        theirs = model(input_ids=torch.tensor(ids), labels=torch.tensor(ids)).loss
+        optimizer.zero_grad()
+        theirs.backward()
+        optimizer.step()
+        ours = loss_of(module, bt.tensor(ids), bt.tensor(ids), language=True)
+        own.zero_grad()
+        ours.backward()
+        own.step()
+        losses.append((ours.item(), theirs.item()))
+    found = np.array(losses)
+    assert np.abs(found[:, 0] - found[:, 1]).max() < 1e-3
 
 
 @pytest.mark.parametrize(
