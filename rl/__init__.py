@@ -28,6 +28,7 @@ _NAMES = {
         "reinforce": "REINFORCE",
         "sac": "SAC",
         "spaces": "Box Discrete MultiBinary MultiDiscrete",
+        "stable_baselines3": "load_stable_baselines3",
         "td3": "TD3",
     }.items()
     for name in names.split()
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .spaces import Discrete as Discrete
     from .spaces import MultiBinary as MultiBinary
     from .spaces import MultiDiscrete as MultiDiscrete
+    from .stable_baselines3 import load_stable_baselines3 as load_stable_baselines3
     from .td3 import TD3 as TD3
 
 __all__ = sorted(_NAMES)

@@ -60,7 +60,7 @@ def algorithm(name: str) -> Any:
 
 
 def load_agent(folder: str | Path, env: Any = None) -> Any:
-    """The agent of a folder, of whichever algorithm it is.
+    """The agent of a folder, of whichever algorithm it is, or of a zip of Stable-Baselines3.
 
     Args:
         env: to play or to learn on in; the one that it was trained in unless given.
@@ -69,6 +69,10 @@ def load_agent(folder: str | Path, env: Any = None) -> Any:
         ConfigError: the environment has other spaces.
     """
     path = Path(folder)
+    if path.suffix == ".zip":
+        from .stable_baselines3 import load_stable_baselines3
+
+        return load_stable_baselines3(path, env)
     try:
         card = json.loads((path / FILE).read_text(encoding="utf-8"))
         name = str(card["algorithm"])
