@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...core import nn
+from ...core.devices import as_device, backend_for
 from ...core.errors import DeviceError
 from ...core.nn import Module
 from ..blocks import Attention
@@ -217,9 +218,8 @@ def transformer_memory(network: Module, rows: int, columns: int, batch: int) -> 
 def available_memory(device: Any) -> int | None:
     """Bytes that can still be had on a device; None where that is not known."""
     if str(device) != "cpu":
-        import cupy
-
-        return int(cupy.cuda.runtime.memGetInfo()[0])  # type: ignore[attr-defined]
+        xp = backend_for(as_device(device)).xp
+        return int(xp.cuda.runtime.memGetInfo()[0])
     free: list[int] = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

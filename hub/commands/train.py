@@ -37,6 +37,7 @@ class Recipe:
 
 
 _DIRECT = ("generative.training.recipes", "AdversarialSettings", "adversarial")
+_ENV = "an environment: CartPole-v1, or module:Class"
 _OWN_LOSS = ("generative.training.recipes", "AutoencodingSettings", "autoencoding")
 
 RECIPES = {
@@ -52,6 +53,17 @@ RECIPES = {
     "stylegan": Recipe(*_DIRECT, "a compact StyleGAN2"),
     "vae": Recipe(*_OWN_LOSS, "a variational autoencoder: quick and blurred"),
     "realnvp": Recipe(*_OWN_LOSS, "a normalising flow, with exact likelihoods"),
+    **{
+        name.lower(): Recipe("rl.recipes", f"{name}Settings", "train", f"an agent: {what}", _ENV)
+        for name, what in {
+            "PPO": "any actions, steady",
+            "A2C": "any actions, many environments at once",
+            "REINFORCE": "any actions, the simplest",
+            "DQN": "choices, from a memory",
+            "SAC": "numbers, from a memory, few steps",
+            "TD3": "numbers, from a memory",
+        }.items()
+    },
 }
 
 
@@ -100,7 +112,7 @@ def train_command(
         )
         return
     given = read_settings(kind, [data, *settings] if data.startswith("--") else settings)
-    target = out or Path(f"{Path(data).name}-{recipe}")
+    target = out or Path(f"{Path(data).name.replace(':', '-')}-{recipe}")
     found = getattr(module, chosen.run)(
         recipe, data, given, out=target, device=device, resume=resume, quiet=quiet or as_json
     )
