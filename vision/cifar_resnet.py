@@ -174,6 +174,7 @@ class CifarResNet(nn.Module):
                 "mean": (0.28604,),
                 "std": (0.35302,),
             },
+            labels="fashion-mnist",
             metric=Metric(
                 "% top-1", 92.5, "the Fashion-MNIST test set", 28, "docs/examples/fashion.json"
             ),

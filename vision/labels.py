@@ -13,6 +13,7 @@ _FILES = {
     "imagenet-1k": "imagenet1k.json",
     "cifar-10": "cifar10.json",
     "coco-91": "coco91.json",
+    "fashion-mnist": "fashion_mnist.json",
 }
 
 
@@ -27,7 +28,7 @@ def _read(name: str) -> dict[str, list[str]]:
 
 
 def label_names(name: str) -> list[str]:
-    """The class names of "imagenet-1k", "cifar-10" or "coco-91", in the order of their numbers.
+    """The class names of "imagenet-1k", "cifar-10", "coco-91" or "fashion-mnist", by their numbers.
 
     "imagenet-1k-background" has that class first, as TensorFlow counts.
 

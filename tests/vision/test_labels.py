@@ -28,6 +28,14 @@ def test_cifar() -> None:
     assert (labels[0], labels[9]) == ("airplane", "truck")
 
 
+def test_fashion() -> None:
+    import bestiary as bt
+
+    labels = label_names("fashion-mnist")
+    assert len(labels) == 10 and (labels[0], labels[9]) == ("T-shirt/top", "Ankle boot")
+    assert bt.load("resnet-fashion").labels == labels
+
+
 def test_the_list_cannot_be_spoilt_by_its_user() -> None:
     label_names("cifar-10").clear()
     assert len(label_names("cifar-10")) == 10

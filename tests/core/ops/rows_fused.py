@@ -8,7 +8,7 @@ import numpy as np
 from rows import Array, Row, Sample, sample
 from rows_nn import conv2d_by_definition
 
-from bestiary.core.graph.fused import conv2d_fused, linear_fused
+from bestiary.core.graph.fused import conv2d_fused, group_norm_fused, linear_fused
 
 _ACTIVATIONS: dict[str, Any] = {
     "relu": lambda x: np.maximum(x, 0),
@@ -43,6 +43,17 @@ def _linear(x: Array, w: Array, b: Any, add: Any, *, activation: Any) -> Array:
     return _finished(x @ w.T + (0 if b is None else b), add, activation)
 
 
+def _group_norm(
+    x: Array, weight: Any, bias: Any, *, groups: int, eps: float, activation: Any
+) -> Array:
+    parts = x.reshape(len(x), groups, -1)
+    centred = parts - parts.mean(axis=2, keepdims=True)
+    out = (centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + eps)).reshape(x.shape)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    out = out if weight is None else out * weight.reshape(shape)
+    return _finished(out if bias is None else out + bias.reshape(shape), None, activation)
+
+
 _PLAIN: dict[str, Any] = {
     "stride": (1, 1),
     "padding": (1, 1, 1, 1),
@@ -73,7 +84,18 @@ def _rows(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
+def _maps(rng: np.random.Generator) -> list[Sample]:
+    x, w, b = (rng.uniform(-1, 1, s) for s in ((2, 6, 5, 4), (6,), (6,)))
+    return [
+        sample(x, w, b, groups=3, eps=1e-5, activation=("silu", ())),
+        sample(x[..., 0], None, None, groups=2, eps=1e-3, activation=None),
+        sample(x, w, None, groups=1, eps=1e-5, activation=("relu", ())),
+        sample(x, w, b, groups=6, eps=1e-5, activation=_CLIP),
+    ]
+
+
 ROWS = [
     Row(conv2d_fused, _images, reference=_conv, order=0, half_ulp=None),
+    Row(group_norm_fused, _maps, reference=_group_norm, order=0, half_ulp=None),
     Row(linear_fused, _rows, reference=_linear, order=0, half_ulp=None),
 ]
