@@ -3,7 +3,8 @@
     python docs/examples/rl_speed.py --peer ../peer/bin/python
 
 The peer is the Python of an environment with stable-baselines3 and gymnasium. The two sides take
-turns; what counts are ratios. Expected: 2 or more for DQN, more than 1 for SAC and TD3. A minute.
+turns; what counts are ratios. Expected: 2 or more for PPO, A2C and DQN, more than 1 for SAC and
+TD3. Two minutes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CARTPOLE = {
     "exploration_final_eps": 0.04,
 }
 SETTINGS: dict[str, tuple[str, str, int, tuple[int, ...], dict[str, Any]]] = {
+    "PPO, defaults": ("PPO", "CartPole-v1", 8192, (64, 64), {}),
+    "A2C, defaults": ("A2C", "CartPole-v1", 10_000, (64, 64), {}),
     "DQN, defaults": (
         "DQN",
         "CartPole-v1",
