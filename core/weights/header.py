@@ -274,7 +274,7 @@ def _check_entries(tensors: Mapping[str, Any]) -> int:
                 tensor=name,
             )
         # Before the product below, which a hostile shape makes expensive.
-        if len(shape) > MAX_DIMENSIONS or 0 in shape:
+        if len(shape) > MAX_DIMENSIONS or (0 in shape and len(shape) > 1):
             _check_representable(name, entry)
         if math.prod(shape) * dtype.itemsize != end - start:
             raise _wrong_size(name, entry)
