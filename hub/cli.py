@@ -29,6 +29,8 @@ _COMMANDS = {
     "play": ("play", "Let an agent play, and record what is seen."),
     "finetune": ("finetune", "Teach a model your own classes."),
     "evaluate": ("evaluate", "Measure a model on labelled data."),
+    "board": ("board", "Show runs while they go on: a page of this machine."),
+    "runs": ("runs", "List and compare runs: figures, hyper-parameters."),
     "pack": ("pack", "Put models into one file, for machines without a network."),
     "unpack": ("pack", "Take the models out of such a file."),
     "lock": ("lock", "Pin models to commits and hashes."),

@@ -139,7 +139,8 @@ class RunLog:
                 known = ", ".join(sorted(self.scalars)[:8]) or "none"
                 raise DataError(f"{self.name} has no numbers {tag!r}; it has: {known}", tag=tag)
         chosen = tags or tuple(t for t in self.scalars if "loss" in t or "accuracy" in t)
-        chosen = chosen or tuple(self.scalars)[:6]
+        others = [tag for tag in self.scalars if not tag.startswith("system/")]
+        chosen = chosen or tuple(others or self.scalars)[:6]
         lines = {tag: (self.scalars[tag].steps, self.scalars[tag].values) for tag in chosen}
         return step_chart(lines, title=self.name, size=size)
 

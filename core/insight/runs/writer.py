@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -25,8 +25,13 @@ from ...errors import ConfigError, DataError
 from ...paths import atomic
 from . import events
 from .frames import frame
+from .use import Use
+
+if TYPE_CHECKING:
+    from ..profile import Profile
 
 FILE = "run.json"
+PROFILE = "profile.json"
 _INTERVAL = 0.5  # seconds that a record waits in memory at most
 _LARGEST_STEP = 1 << 62
 _LARGEST = 3.4028234e38  # in 32 bits
@@ -47,6 +52,9 @@ class Run:
         folder: made if it is not there; one that holds a run already is gone on with.
         hyperparameters: numbers, truths and text.
         module: whose structure is written down.
+        system: log what this process uses of processors and memory once a second, as the numbers
+            `system/cpu` (percent of one processor) and `system/memory` (megabytes), whose steps
+            are the seconds since the run was first begun.
     Raises:
         ConfigError: nothing can be written there, or a hyper-parameter is of another kind.
     """
@@ -57,6 +65,7 @@ class Run:
         hyperparameters: Mapping[str, Any] | None = None,
         *,
         module: Any = None,
+        system: bool = True,
     ) -> None:
         self.folder = Path(folder)
         settings = _checked(hyperparameters or {})
@@ -74,11 +83,14 @@ class Run:
         self._waiting: list[bytes] = []
         self._wake = threading.Event()
         self._closed = False
+        self._use = Use() if system else None
+        earlier = _earlier(self.folder / FILE)
         self.about: dict[str, Any] = {
-            **_earlier(self.folder / FILE),
+            **earlier,
             "name": self.folder.name,
             "hyperparameters": settings,
             "started": start,
+            "begun": earlier.get("begun", start),
             "ended": None,
             "status": "running",
             "process": os.getpid(),
@@ -135,6 +147,20 @@ class Run:
             if gradients and parameter.grad is not None:
                 self.histogram(f"gradients/{tag}", parameter.grad, step)
 
+    def profile(self, profile: Profile) -> None:
+        """Keep what `bt.profile()` measured, for the timeline on the board; the newest is kept.
+
+        Raises:
+            DataError: it is no profile.
+        """
+        if not hasattr(profile, "to_dict") or not hasattr(profile, "ops"):
+            raise DataError(
+                f"what `with bt.profile() as p:` gives is wanted, got {type(profile).__name__}",
+                got=type(profile),
+            )
+        with atomic(self.folder / PROFILE) as part:
+            part.write_text(json.dumps(profile.to_dict()), encoding="utf-8")
+
     # -- the file --------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -179,6 +205,17 @@ class Run:
         with self._lock:
             self._waiting.append(frame(event))
 
+    def _sample(self) -> None:
+        """What the process uses now, if a second has passed since the last time."""
+        found = self._use.sample() if self._use is not None and not self._closed else None
+        if found is not None:
+            now = time.time()
+            step = max(int(now - float(self.about["begun"])), 0)
+            with self._lock:
+                for name, value in found.items():
+                    event = events.scalar(now, step, f"system/{name}", value)
+                    self._waiting.append(frame(event))
+
     def _write_about(self) -> None:
         with atomic(self.folder / FILE) as part:
             part.write_text(json.dumps(self.about, indent=1), encoding="utf-8")
@@ -202,6 +239,7 @@ def _flush_often(run: weakref.ref[Run], wake: threading.Event) -> None:
         if found is None:
             return
         try:
+            found._sample()
             found.flush()
         except OSError as error:  # a full disk must not stop the training
             print(f"run log: {error}; later events may be missing", file=sys.stderr)
@@ -245,7 +283,15 @@ def _earlier(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {"structure": found["structure"]} if isinstance(found.get("structure"), dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    kept: dict[str, Any] = {}
+    if isinstance(found.get("structure"), dict):
+        kept["structure"] = found["structure"]
+    begun = found.get("begun")
+    if isinstance(begun, float) and 0 < begun <= time.time():
+        kept["begun"] = begun
+    return kept
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
