@@ -355,7 +355,7 @@ def _points(
 ) -> dict[str, Any]:
     finite = np.isfinite(y) & np.isfinite(x)
     odd = np.flatnonzero(~finite)
-    told = {"odd": int(len(odd)), "first_odd": _number(float(x[odd[0]])) if len(odd) else None}
+    told = {"odd": len(odd), "first_odd": _number(float(x[odd[0]])) if len(odd) else None}
     x, y = x[finite], y[finite]
     if len(x) > 1 and (np.diff(x) < 0).any():  # times of a resumed run
         order = np.argsort(x, kind="stable")

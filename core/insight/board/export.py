@@ -30,14 +30,9 @@ def export(board: Board, target: str | Path) -> Path:
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<style>{style}</style>"
-    )
+    head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>'
     # Scripts at the end: those within the page cannot be told to wait for it.
-    body = (
-        f'<script type="{_BLOCK}" id="content">{content}</script>\n<script>{script}</script>\n'
-    )
+    body = f'<script type="{_BLOCK}" id="content">{content}</script>\n<script>{script}</script>\n'
     text = asset(PAGE).replace("<!-- head -->", head).replace("</body>", f"{body}</body>")
     path = Path(target)
     with atomic(path) as part:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-_FORGOTTEN = 1e-7  # weight of a value from which on it counts as forgotten
+_FORGOTTEN = 1e-12  # weight of a value from which on it counts as forgotten
 
 
 def smoothed(values: Any, weight: float) -> Any:

@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         bearer = (self.headers.get("Authorization") or "").partition("Bearer ")[2]
         candidates = [given or "", bearer, self._cookie_value()]
-        if not any([_same(candidate, token) for candidate in candidates]):
+        if not any(_same(candidate, token) for candidate in candidates):
             raise Refused(
                 HTTPStatus.UNAUTHORIZED, "a token is needed: open the address that was printed"
             )

@@ -90,9 +90,7 @@ def differing(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The hyper-parameters in which runs differ, in the order of the first that has each."""
     names = dict.fromkeys(name for row in rows for name in row["hyperparameters"])
     return [
-        name
-        for name in names
-        if len({repr(row["hyperparameters"].get(name)) for row in rows}) > 1
+        name for name in names if len({repr(row["hyperparameters"].get(name)) for row in rows}) > 1
     ]
 
 

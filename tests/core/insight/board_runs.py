@@ -10,7 +10,7 @@ import bestiary as bt
 from bestiary.core.insight.runs.events import histogram, image, text
 from bestiary.core.insight.runs.frames import frame
 
-EVIL = "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script></script><!--"
+EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script></script><!--'
 
 
 def demo_run(folder: Path, *, seed: int = 0, points: int = 60) -> Path:

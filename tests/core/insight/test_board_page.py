@@ -69,7 +69,7 @@ def browser() -> Iterator[Any]:
 @contextmanager
 def page_at(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     """A page whose errors, and whose requests to anywhere else, fail the test."""
-    context = browser.new_context(**options)
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 2200}, **options})
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -92,7 +92,7 @@ def shot(page: Any, name: str) -> None:
 
 def inked(page: Any) -> list[int]:
     """How many pixels of each canvas in the panel are drawn."""
-    found = page.evaluate("""[...document.querySelectorAll('#panel .card > canvas, #panel > div > canvas')].map(c => {
+    found = page.evaluate("""[...document.querySelectorAll('#panel canvas.whole')].map(c => {
         const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
         let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })""")
     assert isinstance(found, list)

@@ -372,3 +372,36 @@ def test_tensorboard_reads_our_logs(tmp_path: Path) -> None:
     assert found.Images("picture")[0].width == 6
     assert found.Tensors("note")[0].tensor_proto.string_val == [b"with **words**"]
     assert "_hparams_/session_start_info" in found.summary_metadata
+
+
+# -- use of the machine, profiles ----------------------------------------------------------------
+
+
+def test_use_of_the_machine_is_logged(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run, Run(tmp_path / "without", system=False):
+        deadline = time.time() + 30
+        while time.time() < deadline and "system/cpu" not in read_run(tmp_path / "run").scalars:
+            time.sleep(0.1)
+        begun = run.about["begun"]
+    log = read_run(tmp_path / "run")
+    assert log.scalars["system/cpu"].values[0] >= 0 and log.scalars["system/cpu"].steps[0] >= 1
+    if sys.platform == "linux":
+        assert 5 < log.scalars["system/memory"].last < 1e6
+    assert read_run(tmp_path / "without").scalars == {}
+    with Run(tmp_path / "run") as again:  # its seconds go on from the first beginning
+        assert again.about["begun"] == begun
+    (tmp_path / "run" / "run.json").write_text('{"begun": NaN}')
+    with Run(tmp_path / "run") as again:
+        assert again.about["begun"] == again.about["started"]
+
+
+def test_a_profile_is_kept(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for size in (2, 3):
+            with bt.profile() as found:
+                bt.nn.Linear(size, 4)(bt.zeros((1, size)))
+            run.profile(found)
+        with pytest.raises(DataError, match="got dict"):
+            run.profile({})  # type: ignore[arg-type]
+    kept = json.loads((tmp_path / "run" / "profile.json").read_text())
+    assert kept == json.loads(json.dumps(found.to_dict()))

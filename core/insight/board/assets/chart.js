@@ -22,7 +22,7 @@
 
   // A short piece of a run's line, for legends.
   function swatch(number) {
-    const canvas = board.make("canvas", { width: 52, height: 24, "aria-hidden": "true" });
+    const canvas = board.make("canvas", { width: 52, height: 24, class: "swatch", "aria-hidden": "true" });
     const context = canvas.getContext("2d");
     const { colour: ink, dash } = board.style(number, board.dark());
     context.scale(2, 2);
@@ -56,6 +56,7 @@
     // lines: {number, name, x, y, sx, sy}, each with x ascending.
     set(lines) {
       this.lines = lines;
+      this.loaded = true;
       this.draw();
     }
 
@@ -97,7 +98,7 @@
       context.fillStyle = colour("--soft");
       if (!range) {
         context.textAlign = "center";
-        context.fillText("nothing to draw", width / 2, height / 2);
+        context.fillText(this.loaded ? "nothing to draw" : "…", width / 2, height / 2);
         this.tell();
         return;
       }

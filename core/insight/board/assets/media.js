@@ -86,7 +86,7 @@
   // Steps from left to right, values from below to above, the darker the more values.
   async function histogram(known) {
     const found = await board.ask("histograms", { run: known.row.run, tag: known.tag });
-    const canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": `${known.name} of ${known.row.name} over steps` });
+    const canvas = make("canvas", { class: "whole", tabindex: 0, role: "img", "aria-label": `${known.name} of ${known.row.name} over steps` });
     const readout = make("div", { class: "readout" });
     known.element.replaceChildren(title(known), canvas, readout);
     const { steps, rows, low, high } = found;
@@ -103,8 +103,10 @@
       row.forEach((count, bin) => {
         if (!count) return;
         context.fillStyle = `rgba(${shade}, ${(0.06 + 0.94 * Math.sqrt(count / most)).toFixed(3)})`;
-        const y = bottom - (bottom - 6) * (bin + 1) / bins;
-        context.fillRect(left + column * wide, y, Math.ceil(wide), Math.ceil((bottom - 6) / bins));
+        // Whole pixels: boxes that overlap would be darker there.
+        const [above, below] = [bin + 1, bin].map((b) => Math.round(bottom - (bottom - 6) * b / bins));
+        const [from, to] = [column, column + 1].map((c) => Math.round(left + c * wide));
+        context.fillRect(from, above, to - from, below - above);
       });
     });
     context.font = "11px system-ui, sans-serif";

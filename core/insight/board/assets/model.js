@@ -151,7 +151,7 @@
     let drawn = timeline(told);
     let view = [0, drawn.length || 1e-9];
     let places = [];
-    const canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": "Timeline of modules and operations" });
+    const canvas = make("canvas", { class: "whole", tabindex: 0, role: "img", "aria-label": "Timeline of modules and operations" });
     const readout = make("div", { class: "readout", "aria-live": "polite" });
 
     function draw() {

@@ -12,7 +12,7 @@
   class Card {
     constructor(tag, name) {
       Object.assign(this, { tag, name, found: new Map(), version: -1, asked: "", near: false, low: null, high: null });
-      this.canvas = make("canvas");
+      this.canvas = make("canvas", { class: "whole" });
       this.readout = make("div", { class: "readout", "aria-live": "off" });
       this.odd = make("div", { class: "note bad" });
       const large = make("button", { type: "button", text: "⤢", "aria-label": `Enlarge ${name}`, "aria-pressed": "false" });
