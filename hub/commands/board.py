@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import click
@@ -34,6 +35,8 @@ def board_command(
     from ...core.insight.board.server import BoardServer
 
     with BoardServer(board, host, port, names=names) as server:
+        # The runs are read while the browser is being opened.
+        threading.Thread(target=board.update, daemon=True).start()
         click.echo(f"{server.url}  (Ctrl-C ends it)")
         if opened:
             click.launch(server.url)

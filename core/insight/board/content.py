@@ -416,16 +416,16 @@ def _module(found: Any, depth: int, left: list[int]) -> dict[str, Any] | None:
 
 def _calls(found: dict[str, Any]) -> dict[str, Any]:
     """A profile for drawing: the longest calls, times in seconds."""
-    ops = [
+    ops: list[list[Any]] = [
         [str(name)[:200], str(path)[:500], float(start), float(seconds), int(size),
          " ".join("x".join(str(int(n)) for n in shape) or "scalar" for shape in shapes[:8])]
         for name, path, start, seconds, size, shapes in found["ops"]
     ]  # fmt: skip
-    modules = [
+    modules: list[list[Any]] = [
         [str(path)[:500], str(kind)[:200], float(start), float(seconds)]
         for path, kind, start, seconds in found["modules"]
     ]
-    if not all(math.isfinite(v) for row in (*ops, *modules) for v in row[2:4]):  # type: ignore[arg-type]
+    if not all(math.isfinite(v) for row in (*ops, *modules) for v in row[2:4]):
         raise ValueError("times are finite")
     left_out = max(len(ops) - _CALLS, 0) + max(len(modules) - _CALLS, 0)
     ops = sorted(sorted(ops, key=lambda row: -float(row[3]))[:_CALLS], key=lambda row: row[2])

@@ -62,7 +62,7 @@ def _content(board: Board) -> dict[str, Any]:
             listed = board.images(run, tag)
             places = [i for i, shown in enumerate(listed["shown"]) if shown]
             places = [places[i] for i in _spread(len(places), _PICTURES)]
-            kept = []
+            kept: list[int] = []
             for place in places:
                 kind, data = board.image(run, tag, place)
                 if len(data) <= left:

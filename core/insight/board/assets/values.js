@@ -69,7 +69,8 @@ globalThis.board = globalThis.board || {};
         if (value >= low * 0.999 && value <= high * 1.001) found.push(value);
       }
     }
-    return found.length ? found : [low, high];
+    if (found.length > 2) return found;
+    return ticks(low, high, 4).filter((value) => value > 0); // less than a decade or so
   }
 
   // An average that forgets, not pulled towards zero at its beginning.
