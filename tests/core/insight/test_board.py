@@ -488,7 +488,7 @@ def test_the_pages_plain_functions() -> None:
     check(board.ticks(0, 1, 5), [0, 0.2, 0.4, 0.6, 0.8, 1]);
     check(board.ticks(3, 3, 5), [3]);
     check(board.logTicks(0.01, 1000), [0.01, 0.1, 1, 10, 100, 1000]);
-    check(board.logTicks(12, 38), [15, 20, 25, 30, 35]);
+    check(board.logTicks(12, 38), [20, 30]);
     check(board.smoothed([1, null, 3], 0.5).map((v) => +v.toFixed(4)), [1, 1, 2.3333]);
     const mixed = [3, null, "b", 1, "a"];
     const sorted = (down) => [...mixed].sort((a, b) => board.compare(a, b, down));
