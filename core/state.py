@@ -82,6 +82,14 @@ def reading(tensor: Any, how: str) -> None:
             read(tensor, how)
 
 
+def touching(leaf: Any) -> None:
+    """Tell observers that want to know that the gradient of a leaf is read or replaced."""
+    for observer in state.observers:
+        touch = getattr(observer, "touch", None)
+        if touch is not None:
+            touch(leaf)
+
+
 @contextmanager
 def _grad_mode(enabled: bool, inference: bool) -> Iterator[None]:
     before = state.grad_enabled, state.inference

@@ -28,7 +28,7 @@ from .ops.shape import (
     to_device,
 )
 from .spelling import spelled, torch_spelling
-from .state import reading, state, watch
+from .state import reading, state, touching, watch
 
 
 class Tensor(Operators):
@@ -157,6 +157,8 @@ class Tensor(Operators):
         """The gradient that `backward` left here; None before, and for tensors without one."""
         node = self._node
         if isinstance(node, Leaf):
+            if watch.count:
+                touching(node)
             return node.grad
         if node is not None and node.retained is not None:
             return node.retained.get(self._slot)
@@ -175,6 +177,8 @@ class Tensor(Operators):
                 expected=self.shape,
                 got=value.shape,
             )
+        if watch.count:
+            touching(node)
         node.grad = value
 
     def retain_grad(self) -> None:

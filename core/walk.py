@@ -20,7 +20,7 @@ from .node import Leaf, Node
 from .ops.elementwise import add, real
 from .ops.reduction import sum_to
 from .ops.shape import astype, identity
-from .state import state, walking, watch
+from .state import state, touching, walking, watch
 from .tensor import Tensor
 
 Edge = tuple[Node | Leaf, int]  # one output of a node
@@ -86,13 +86,13 @@ def _reachable(
     edges: list[Edge], targets: list[Edge] | None
 ) -> tuple[list[Node | Leaf], _Useful | None]:
     """Nodes below the roots, newest first; and those that lead to a target, if there are any."""
-    seen: set[Node | Leaf] = set()
+    seen: dict[Node | Leaf, None] = {}  # a set would give leaves another order at each walk
     stack = [node for node, _ in edges]
     while stack:
         node = stack.pop()
         if node in seen:
             continue
-        seen.add(node)
+        seen[node] = None
         if isinstance(node, Node):
             stack.extend([p for p in node.parents if p is not None and p not in seen])
     order = sorted(seen, key=_creation, reverse=True)
@@ -252,6 +252,8 @@ def _deliver(
         fresh = _rounded(g, dtype)
         if not is_owned and not isinstance(g, Tensor) and fresh.array is g:
             fresh = Tensor(g.copy())  # two leaves may have been handed the same memory
+        if watch.count:
+            touching(node)
         if node.grad is None:
             node.grad = fresh
         else:

@@ -2,8 +2,9 @@
 
 A call records the function with its inputs, applies the passes, and checks the program against
 the function on other inputs; later calls with inputs of the same shapes run the program. The
-function itself runs whenever a program would not do the same: with gradients, under observers or
-autocast, on other devices, and for ever where what it does depends on the values of its inputs.
+function itself runs whenever a program would not do the same: under observers or autocast, on
+other devices, and for ever where what it does depends on the values of its inputs. What changes
+things, as training steps do, is in steps.py.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from typing import Any
 import numpy as np
 
 from .. import native
-from ..dtypes import FLOATS
 from ..errors import BestiaryError
 from ..nn import Module
 from ..notice import CompileWarning, warn_once
 from ..state import state, watch
 from ..tensor import Tensor
+from .closeness import alike
+from .explanation import Explanation
 from .passes import PASSES
 from .program import Program
 from .record import Graph, record
+from .steps import Steps
 from .trees import flattened, foreign, rebuilt, signature
 
 _PROGRAMS = 8  # kept for a function: one for each combination of shapes
-_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -44,33 +46,6 @@ class _Plan:
     structure: int
     parts: tuple[int, ...]  # the module tree it was recorded from
     isa: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What compiling did for inputs of certain shapes.
-
-    Attributes:
-        inputs: shapes of the tensors.
-        recorded, left: calls before and after the passes.
-        passes: what each did, and to how many calls.
-        seconds: what recording and compiling took.
-        text: the graph that is run.
-    """
-
-    inputs: tuple[tuple[int, ...], ...]
-    recorded: int
-    left: int
-    passes: tuple[tuple[str, int], ...]
-    seconds: float
-    text: str
-
-    def __str__(self) -> str:
-        shapes = ", ".join(str(shape) for shape in self.inputs)
-        head = f"{shapes}: {self.recorded} calls recorded, {self.left} left"
-        lines = [f"{head}, compiled in {self.seconds * 1e3:.0f} ms"]
-        lines += [f"  {count:4d} {what}" for what, count in self.passes if count]
-        return "\n".join(lines)
 
 
 class Compiled:
@@ -91,6 +66,8 @@ class Compiled:
             module if module is not None else owner if isinstance(owner, Module) else None
         )
         self._after, self._quiet = after, quiet
+        self._may_train = not quiet and not isinstance(function, Module)
+        self._steps: Steps | None = None
         self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
         self._seen: dict[Any, int] = {}
         self._explained: dict[Any, Explanation] = {}
@@ -98,6 +75,8 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not _possible():
+            if state.grad_enabled and self._may_train and not state.observers and not state.cast:
+                return self._step()(*args, **kwargs)
             return self.function(*args, **kwargs)
         found = signature(args, kwargs)
         if found is None:
@@ -106,10 +85,21 @@ class Compiled:
         plan = self._plans.get(key, _UNSEEN)
         if plan is None:
             return self.function(*args, **kwargs)
+        if plan is _STEP:
+            return self._step()(*args, **kwargs)
         if isinstance(plan, _Plan) and self._holds(plan):
             outputs = plan.program([x.array for x in tensors])
             return rebuilt(plan.tree, [Tensor(x) for x in outputs])
         return self._first(key, tensors, args, kwargs)
+
+    def _step(self) -> Steps:
+        """What runs it where it changes things: with gradients, or without."""
+        if self._steps is None:
+            self._steps = Steps(self.function, self._tell, self.__repr__)
+        return self._steps
+
+    def _tell(self, explanation: Explanation) -> None:
+        self._explained[len(self._explained), explanation.inputs] = explanation
 
     def explain(self) -> list[Explanation]:
         """What was done for each combination of shapes that is compiled; print them."""
@@ -121,6 +111,7 @@ class Compiled:
             self._plans.clear()
             self._seen.clear()
             self._explained.clear()
+            self._steps = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "function":
@@ -129,7 +120,9 @@ class Compiled:
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
-        return f"Compiled({name}, {sum(p is not None for p in self._plans.values())} programs)"
+        count = sum(isinstance(p, _Plan) for p in self._plans.values())
+        count += 0 if self._steps is None else self._steps.programs
+        return f"Compiled({name}, {count} programs)"
 
     # -- what a plan rests on ------------------------------------------------------------------
 
@@ -200,6 +193,10 @@ class Compiled:
         _, tree = flattened(result)
         other = foreign(tree)
         reason = _obstacle(graph) if other is None else f"its result holds a {other}"
+        if reason is None and self._may_train and _changes(graph):
+            return result, _STEP
+        if reason is None and _changes(graph):
+            reason = "it writes in place, or draws random numbers"
         if reason is None:
             recorded = len(graph.calls)
             passes = tuple((what, apply(graph)) for what, apply in PASSES)
@@ -246,10 +243,11 @@ class Compiled:
         if foreign(tree) is not None or tree != plan.tree:
             return False
         found = plan.program([x.array for x in turned])
-        return all(_alike(a.array, b) for a, b in zip(wanted, found, strict=True))
+        return all(alike(a.array, b) for a, b in zip(wanted, found, strict=True))
 
 
 _UNSEEN = object()
+_STEP: Any = object()  # in the place of a plan: what changes things is compiled as a step is
 _numbers = itertools.count()  # of these objects: an identity may be that of one that is gone
 
 
@@ -268,26 +266,14 @@ def _obstacle(graph: Graph) -> str | None:
     """Why a recorded graph is not to be run again; None if it may be."""
     if graph.reads is not None:
         return f"it reads the elements of a tensor ({graph.reads})"
-    if any(call.op.writes for call in graph.calls):
-        return "it writes in place"
-    if any(name in call.op.name for call in graph.calls for name in ("random", "dropout")):
-        return "it draws random numbers"
     if any(type(array) is not np.ndarray for array in graph.external.values()):
         return "it is not on the CPU"
     return None
 
 
-def _alike(a: Any, b: Any) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.dtype not in FLOATS:
-        return bool(np.array_equal(a, b))
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    both = np.isfinite(a) & np.isfinite(b)
-    if not np.array_equal(a[~both], b[~both], equal_nan=True):
-        return False
-    size = max(float(np.abs(a[both]).max(initial=0.0)), 1.0)
-    return bool(np.abs(a[both] - b[both]).max(initial=0.0) <= _TOLERANCE * size)
+def _changes(graph: Graph) -> bool:
+    """Whether it writes in place; draws of random numbers do."""
+    return any(call.op.writes for call in graph.calls)
 
 
 def compile(
@@ -295,12 +281,14 @@ def compile(
 ) -> Compiled:
     """Record a function or module, and run it without Python between its operations.
 
-    For inference: under `bt.inference_mode()` or `bt.no_grad()`, on the CPU. Everywhere else, and
-    wherever compiling is not possible, the function itself runs. Batch norms are folded into
-    convolutions, activations and sums joined to products, constants computed once, weights packed.
+    On the CPU: a function or module under `bt.inference_mode()` or `bt.no_grad()`, and a function
+    that is a whole training step, with its backward pass and optimizer. Everywhere else, and
+    wherever compiling is not possible, the function itself runs.
 
-    Parameters that change are seen, and so are layers that are assigned. A function whose Python
-    code looks at the values of tensors is not compiled, and a warning says where it does.
+    For inference, batch norms are folded into convolutions, activations and sums joined to
+    products, constants computed once, weights packed. Parameters that change are seen, and so are
+    layers that are assigned. A function whose Python code looks at the values of tensors is not
+    compiled, and a warning says where it does.
 
     Args:
         function: takes tensors and other arguments, returns tensors, alone or in tuples, named

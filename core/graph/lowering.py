@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from .. import native
-from ..dtypes import bool_, float32, int64
+from ..dtypes import HALVES, bool_, float32
 from ..op import REGISTRY
 from ..operands import as_array
 from ..ops import native_norms
 from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc, packed
+from ..state import watch
 from ..tensor import Tensor
 from . import blasless
 from .passes.constants import written
@@ -39,7 +40,8 @@ def lowered(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]]:
     if _direct(graph, call):
         run: Run = partial(op._cpu, **call.constants) if call.constants else op._cpu
         bare = any(r is not None and graph.kinds[r.index][0] == () for r in call.results)
-        return (_wrapping(run) if bare else run), call.operands
+        run = _wrapping(run) if bare else run
+        return (_writing(run) if op.writes else run), call.operands
     tensors = tuple(isinstance(x, Ref) for x in call.operands)
 
     def through_tensors(*operands: Any) -> Any:
@@ -66,20 +68,29 @@ def _wrapping(run: Run) -> Run:
 
 
 def _direct(graph: Graph, call: Call) -> bool:
-    """Whether the choke point would prepare nothing: the test at the beginning of `Op._run`."""
-    if call.op.writes:
-        return False
-    plain, floats = call.op._plain, False
+    """Whether the choke point would prepare nothing: it would hand over the arrays as they are."""
+    op, floats = call.op, False
+    as_they_are = not (op.promote or op.to_float or op.same_float)
     for x in call.operands:
         if isinstance(x, Ref):
             dtype = graph.kinds[x.index][1]
-            if dtype == float32:
+            if dtype == float32 or (as_they_are and (op.raw or dtype not in HALVES)):
                 floats = True
-            elif dtype != bool_ and not (dtype == int64 and plain):
+            elif dtype != bool_:
                 return False
         elif not (x is None or type(x) in (int, float)):
             return False
-    return floats or plain
+    return floats or op._plain
+
+
+def _writing(run: Run) -> Run:
+    """With notice to whoever keeps something that was derived from the memory that changes."""
+
+    def writing(*arrays: Any) -> Any:
+        watch.writes += 1
+        return run(*arrays)
+
+    return writing
 
 
 # -- products with constant weights ------------------------------------------------------------

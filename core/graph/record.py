@@ -17,6 +17,7 @@ from typing import Any
 from ..callers import user_frame, user_line
 from ..devices import backend_of
 from ..dtypes import DType
+from ..node import Leaf
 from ..op import Op
 from ..state import observing
 from ..tensor import Tensor
@@ -59,8 +60,10 @@ class Graph:
         external: arrays that were there before, by value number; replays read and write them.
         tensors: the tensors that held these arrays, where tensors did: parameters and buffers.
         kinds: shape and dtype of every value.
+        leaves: whose gradients were read or replaced, and what these were before.
         reads: where Python looked at the elements of a computed value, if it did: what it does with
             them may depend on the inputs, and a replay would do what it did when recorded.
+        trains: it is a training step: what is external may have changed at the next run.
     """
 
     inputs: list[Ref] = field(default_factory=list)
@@ -69,7 +72,9 @@ class Graph:
     external: dict[int, Any] = field(default_factory=dict)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     kinds: list[tuple[tuple[int, ...], DType]] = field(default_factory=list)
+    leaves: dict[Leaf, Tensor | None] = field(default_factory=dict)
     reads: str | None = None
+    trains: bool = False
 
     @property
     def size(self) -> int:
@@ -100,8 +105,8 @@ class Graph:
 
 
 class _Recorder:
-    def __init__(self) -> None:
-        self.graph = Graph()
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         # Arrays are known by identity, until they are gone: nothing can ask for them then, and
         # others may get their identity.
         self._numbers: dict[int, int] = {}
@@ -160,6 +165,11 @@ class _Recorder:
             return None
         return self.add(x.array)
 
+    def touch(self, leaf: Leaf) -> None:
+        """Called when the gradient of a leaf is read or replaced."""
+        if leaf not in self.graph.leaves:
+            self.graph.leaves[leaf] = leaf.grad
+
     def read(self, tensor: Tensor | None, how: str) -> None:
         """Called when Python looks at the elements of a tensor: what it then does is not seen."""
         number = -1 if tensor is None else self.number(tensor.array)
@@ -168,17 +178,20 @@ class _Recorder:
             self.graph.reads = f"{how} at {user_line(frame.f_code, frame.f_lasti)}"
 
 
-def record(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, Any]:
+def record(
+    function: Callable[..., Any], *inputs: Tensor, graph: Graph | None = None
+) -> tuple[Graph, Any]:
     """Run `function(*inputs)` and write down every primitive it runs.
 
     Args:
         function: takes tensors, returns a tensor or a tuple of tensors.
+        graph: an empty one to write in, for a function that looks at it.
 
     Returns:
         The graph, and what the function returned.
     """
-    recorder = _Recorder()
-    graph = recorder.graph
+    graph = Graph() if graph is None else graph
+    recorder = _Recorder(graph)
     graph.inputs = [recorder.add(x.array) for x in inputs]
     with observing(recorder):
         out = function(*inputs)

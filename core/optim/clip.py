@@ -12,6 +12,7 @@ from ..dtypes import widened
 from ..errors import GradError
 from ..node import Leaf
 from ..op import op
+from ..state import touching, watch
 from ..tensor import Tensor
 from .blocks import BLOCK
 
@@ -96,6 +97,8 @@ def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> tuple[list[Leaf], 
     for p in items:
         leaf = p._node
         if isinstance(leaf, Leaf) and leaf.grad is not None:
+            if watch.count:
+                touching(leaf)
             leaves.append(leaf)
             grads.append(leaf.grad)
     return leaves, grads

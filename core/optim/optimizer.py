@@ -12,7 +12,7 @@ from ..devices import device_of, move
 from ..errors import ConfigError, GradError, WeightsError
 from ..nn.module import Module
 from ..node import Leaf
-from ..state import enable_grad
+from ..state import enable_grad, touching, watch
 from ..tensor import Tensor
 from .group import Bucket, ParamGroup, buckets_of
 
@@ -133,10 +133,12 @@ class Optimizer:
 
     def _step_bucket(self, group: ParamGroup, bucket: Bucket) -> None:
         grads: list[Tensor] = []
-        moved = False
+        moved, observed = False, watch.count
         for p, seat in bucket.seats:
             leaf = p._node
             grad = leaf.grad if isinstance(leaf, Leaf) else None
+            if observed:
+                touching(leaf)
             if grad is not None:
                 grads.append(grad)
             moved = moved or p.array is not seat
@@ -187,6 +189,8 @@ class Optimizer:
                 leaf = p._node
                 if not isinstance(leaf, Leaf):
                     continue
+                if watch.count:
+                    touching(leaf)
                 if set_to_none or leaf.grad is None:
                     leaf.grad = None
                 else:

@@ -14,7 +14,7 @@ from ..dtypes import HALVES
 from ..errors import ConfigError, GradError
 from ..node import Leaf
 from ..op import op
-from ..state import state
+from ..state import state, touching, watch
 from ..tensor import Tensor
 from .blocks import BLOCK
 from .optimizer import Optimizer
@@ -256,6 +256,8 @@ def _with_gradients(optimizer: Optimizer) -> list[Leaf]:
             leaf = p._node
             if not isinstance(leaf, Leaf) or leaf.grad is None:
                 continue
+            if watch.count:
+                touching(leaf)
             if p.dtype in HALVES:
                 raise ConfigError(
                     f"GradScaler: a parameter of shape {p.shape} is {p.dtype}, in which unscaled "

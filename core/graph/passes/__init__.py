@@ -25,4 +25,15 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("dead calls removed at last", remove_dead),
 )
 
-__all__ = ["PASSES", "Pass", "fold_affine", "fold_constants", "fuse_epilogues", "remove_dead"]
+#: Of training steps, whose parameters are no constants.
+STEP_PASSES: tuple[tuple[str, Pass], ...] = (("dead calls removed", remove_dead),)
+
+__all__ = [
+    "PASSES",
+    "STEP_PASSES",
+    "Pass",
+    "fold_affine",
+    "fold_constants",
+    "fuse_epilogues",
+    "remove_dead",
+]

@@ -11,20 +11,15 @@ from typing import Any
 from ...errors import BestiaryError
 from ...state import no_grad
 from ...tensor import Tensor
+from ..aliases import changing
 from ..record import Graph, Ref
 
 _LARGEST = 1 << 24  # elements of a result that is kept
 
 
 def written(graph: Graph) -> set[int]:
-    """Values that a call updates in place: these are no constants."""
-    found: set[int] = set()
-    for call in graph.calls:
-        for i in call.op.writes:
-            operand = call.operands[i]
-            if isinstance(operand, Ref):
-                found.add(operand.index)
-    return found
+    """External values that may change between runs or within one: these are no constants."""
+    return set(graph.external) if graph.trains else changing(graph)
 
 
 def fold_constants(graph: Graph) -> int:
