@@ -1,7 +1,7 @@
 """How a detector wants its pictures: resized within limits, normalised, padded to one size.
 
-Read from the `preprocessor_config.json` of transformers (the processors of DETR and YOLOS, old
-and new), as `preprocess.Preprocess` does it for classifiers.
+Read from the `preprocessor_config.json` of transformers (the processors of DETR, RT-DETR and
+YOLOS, old and new), as `preprocess.Preprocess` does it for classifiers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNDERSTOOD = frozenset((
     "do_resize", "size", "max_size", "resample", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "pad_size",
 ))  # fmt: skip
-_PROCESSORS = ("Detr", "Sam", "Yolos")
+_PROCESSORS = ("Detr", "RTDetr", "Sam", "Yolos")
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,16 @@ def _read(name: str) -> dict[str, list[str]]:
 def label_names(name: str) -> list[str]:
     """The class names of "imagenet-1k", "cifar-10", "coco-91" or "fashion-mnist", by their numbers.
 
-    "imagenet-1k-background" has that class first, as TensorFlow counts.
+    "imagenet-1k-background" has that class first, as TensorFlow counts; "coco-80" are those of
+    "coco-91" that are used, one after the other.
 
     Raises:
         ConfigError: there is no such list.
     """
     if name == "imagenet-1k-background":
         return ["background", *_read("imagenet-1k")["labels"]]
+    if name == "coco-80":
+        return [label for label in _read("coco-91")["labels"] if label != "N/A"]
     return list(_read(name)["labels"])
 
 

@@ -1,6 +1,6 @@
 """Detectors that give a fixed number of boxes, each used at most once: DETR and its relatives.
 
-Each box has logits of every class and of "no object", the last one. Training pairs boxes with
+Each box has logits of every class and, but for RT-DETR, of "no object", the last one. Training pairs boxes with
 objects so that the total cost is least; boxes without an object learn to say so.
 """
 
@@ -30,7 +30,7 @@ class Detections(NamedTuple):
     """What the network says.
 
     Attributes:
-        logits: of every class, and of "no object" last, (B, Q, N + 1).
+        logits: of every class, and of "no object" last, (B, Q, N + 1); RT-DETR has no such class.
         pred_boxes: centre, width and height, as parts of the picture, (B, Q, 4).
     """
 
@@ -80,8 +80,8 @@ class SetDetector(nn.Module):
         Args:
             sizes: height and width of each picture, without padding.
         """
-        scores = softmax(_array(output.logits))[..., :-1]
-        boxes = convert_boxes(_array(output.pred_boxes), "cxcywh", "xyxy")
+        scores = softmax(as_array(output.logits))[..., :-1]
+        boxes = convert_boxes(as_array(output.pred_boxes), "cxcywh", "xyxy")
         result = []
         for score, box, (height, width) in zip(scores, boxes, sizes, strict=True):
             edges = box * np.array([width, height, width, height])
@@ -101,7 +101,7 @@ class SetDetector(nn.Module):
             targets: what is there, in pixels.
             sizes: height and width of each picture, without padding.
         """
-        wanted = [_relative(boxes, size) for boxes, size in zip(targets, sizes, strict=True)]
+        wanted = [relative_boxes(boxes, size) for boxes, size in zip(targets, sizes, strict=True)]
         layers = self.layers_say(pixel_values, pixel_mask)
         if not getattr(self.config, "auxiliary_loss", False):
             layers = layers[-1:]
@@ -132,13 +132,15 @@ def set_loss(output: Detections, targets: Sequence[Boxes], config: Any) -> tuple
     weight = np.ones(classes, np.float32)
     weight[-1] = config.eos_coefficient
     flat = logits.reshape((batch * queries, classes))
-    loss_class = F.cross_entropy(flat, _like(ids.reshape(-1), logits), _like(weight, logits))
+    loss_class = F.cross_entropy(
+        flat, as_tensor(ids.reshape(-1), logits), as_tensor(weight, logits)
+    )
     count = max(sum(len(t) for t in targets), 1)
-    chosen = boxes[_like(image, boxes), _like(query, boxes)]
+    chosen = boxes[as_tensor(image, boxes), as_tensor(query, boxes)]
     there = np.concatenate(
         [t.boxes[columns] for t, (_, columns) in zip(targets, pairs, strict=True)]
     )
-    aim = _like(there.astype(np.float32), boxes)
+    aim = as_tensor(there.astype(np.float32), boxes)
     loss_l1 = total(absolute(chosen - aim)) / count
     corners = (convert_boxes(chosen, "cxcywh", "xyxy"), convert_boxes(aim, "cxcywh", "xyxy"))
     loss_giou = total(1 - paired_giou(*corners)) / count
@@ -153,7 +155,7 @@ def set_loss(output: Detections, targets: Sequence[Boxes], config: Any) -> tuple
 
 def match(output: Detections, targets: Sequence[Boxes], config: Any) -> list[tuple[Array, Array]]:
     """For each picture, which of its answers belongs to which of its objects."""
-    scores, boxes = softmax(_array(output.logits)), _array(output.pred_boxes)
+    scores, boxes = softmax(as_array(output.logits)), as_array(output.pred_boxes)
     pairs = []
     for score, box, target in zip(scores, boxes, targets, strict=True):
         distance = np.abs(box[:, None] - target.boxes[None]).sum(axis=2)
@@ -164,18 +166,18 @@ def match(output: Detections, targets: Sequence[Boxes], config: Any) -> list[tup
     return pairs
 
 
-def _relative(boxes: Boxes, size: Size) -> Boxes:
+def relative_boxes(boxes: Boxes, size: Size) -> Boxes:
     """Boxes in pixels as parts of the picture: centre, width, height."""
     height, width = size
     parts = boxes.boxes / np.array([width, height, width, height])
     return Boxes(convert_boxes(parts, "xyxy", "cxcywh"), boxes.labels)
 
 
-def _array(x: Tensor) -> Array:
+def as_array(x: Tensor) -> Array:
     return np.asarray(x.detach().cpu().array, np.float32)
 
 
-def _like(array: Array, tensor: Tensor) -> Tensor:
+def as_tensor(array: Array, tensor: Tensor) -> Tensor:
     """An array on the device of a tensor, and floating values in its dtype."""
     kind = tensor.dtype if array.dtype.kind == "f" else None
     return Tensor(array).to(device=tensor.device, dtype=kind)

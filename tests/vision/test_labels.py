@@ -51,3 +51,5 @@ def test_coco() -> None:
     assert len(labels) == 91
     assert sum(label != "N/A" for label in labels) == 80
     assert (labels[1], labels[17], labels[90]) == ("person", "cat", "toothbrush")
+    used = label_names("coco-80")
+    assert (len(used), used[0], used[15], used[79]) == (80, "person", "cat", "toothbrush")
