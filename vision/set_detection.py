@@ -1,7 +1,7 @@
 """Detectors that give a fixed number of boxes, each used at most once: DETR and its relatives.
 
-Each box has logits of every class and, but for RT-DETR, of "no object", the last one. Training pairs boxes with
-objects so that the total cost is least; boxes without an object learn to say so.
+Each box has logits of every class and, but for RT-DETR, of "no object", the last one. Training
+pairs boxes with objects so that the total cost is least; boxes without an object learn to say so.
 """
 
 from __future__ import annotations

@@ -196,9 +196,7 @@ def test_untrained_models_by_name() -> None:
     assert (len(task.labels), task.labels[0], task.labels[79]) == (80, "person", "toothbrush")
     processor = {"image_processor_type": "RTDetrImageProcessor", "do_normalize": False}
     processor |= {"size": {"height": 640, "width": 640}, "do_pad": False, "resample": 2}
-    assert replace(task.preprocess, shortest=800, longest=1333) == (
-        DetectionPreprocess.from_config(processor)
-    )
+    assert task.preprocess == DetectionPreprocess.from_config(processor)
     assert "Apache-2.0" in str(task.card.license)
 
 
@@ -233,6 +231,14 @@ def test_pictures_of_any_size(folder: str) -> None:
         task.module(x[:, :, :8, :8])
     with pytest.raises(ShapeError, match="in_channels=1"):
         task.module(x[:, :1])
+
+
+def test_encoder_and_every_layer_have_answers() -> None:
+    task, stored = opened("rtdetr-basic")
+    said = task.module.layers_say(bt.tensor(stored["0.pixel_values"]), None)
+    assert len(said) == 1 + task.config.decoder_layers
+    np.testing.assert_allclose(said[-1].logits.array, stored["0.logits"], atol=1e-4)
+    assert np.abs(said[0].pred_boxes.array - said[-1].pred_boxes.array).max() > 0.01
 
 
 def test_no_answer_depends_on_its_neighbours() -> None:
@@ -402,12 +408,16 @@ def test_values_that_make_no_sense_are_errors_of_ours(tmp_path: Path) -> None:
     messages = []
     for place in (original, original["backbone_config"]):
         for key, before in list(place.items()):
-            for value in junk:
+            for i, value in enumerate(junk):
                 place[key] = value
                 (tmp_path / "config.json").write_text(json.dumps(original))
                 try:
                     with bt.nn.init.empty():
-                        load(tmp_path, weights=False)
+                        # To build it takes time, and is done for some.
+                        if i == len(messages) % len(junk):
+                            load(tmp_path, weights=False)
+                        elif LAYOUT.config is not None:
+                            LAYOUT.config(json.loads((tmp_path / "config.json").read_text()))
                 except (ConfigError, HubError) as error:
                     messages.append(str(error))
             place[key] = before
