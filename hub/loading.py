@@ -26,6 +26,7 @@ from .registry import (
     Hub,
     architecture_by_name,
     architecture_of_config,
+    entry_of_file,
     entry_of_repository,
     find,
     layout_of,
@@ -35,6 +36,7 @@ from .repository import read_json
 from .sources import Request, described, obtain, of_entry
 
 GGUF = ".gguf"  # how the name of such a file ends
+FILES = (".pth", ".pt", ".safetensors")  # of files that a curated model may be published as
 SINGLE = (".safetensors", ".ckpt")  # of files that may hold all networks of a pipeline
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
 
@@ -233,6 +235,12 @@ def _loaded(name: str | Path, options: Options) -> Loaded:
 
         if single_file.is_single_file(path):
             return single_file.from_single_file(path, options)
+    if path.suffix in FILES and path.is_file():
+        known = entry_of_file(path.name)
+        if known is not None and not options.weights:
+            return _curated(*known, options)
+        if known is not None:
+            return _of_file(*known, path, options, card_of(*known, known[1].name))
     here = obtain(name, options.request)
     options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
@@ -282,9 +290,16 @@ def _curated(architecture: Architecture, entry: Entry, options: Options) -> Load
         loaded = from_gguf(found.path, options)
         loaded.card = card
         return loaded
+    return _of_file(architecture, entry, found.path, options, card)
+
+
+def _of_file(
+    architecture: Architecture, entry: Entry, path: Path, options: Options, card: Card
+) -> Loaded:
+    """A curated model whose weights are one file, without a configuration beside it."""
     original = architecture.config(**(entry.config or {}))
     config = adapted(architecture, original, options)
-    module, report = filled(architecture, original, config, found.path, entry.layout, options)
+    module, report = filled(architecture, original, config, path, entry.layout, options)
     labels = entry.labels if options.num_classes is None else None
     return Loaded(module, architecture, config, card, report, entry.preprocess, labels=labels)
 

@@ -150,6 +150,8 @@ class Entry:
         paper: where the architecture was described.
         note: one line for `info`.
         task: what these weights are for, where that is not the architecture's task.
+        file: the address of the publisher's own file, where it is no repository; a file of that
+            name loads by its path.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Entry:
     paper: str | None = None
     note: str | None = None
     task: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -529,6 +532,15 @@ def entry_of_repository(repo: str) -> Entry | None:
         for source in entry.sources:
             if isinstance(source, Hub) and source.repo.lower() == repo.lower():
                 return entry
+    return None
+
+
+def entry_of_file(name: str) -> tuple[Architecture, Entry] | None:
+    """The curated model whose publisher calls its file so."""
+    _scan()
+    for architecture, entry in _entries.values():
+        if entry.file is not None and entry.file.rpartition("/")[2] == name:
+            return architecture, entry
     return None
 
 

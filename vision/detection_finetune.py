@@ -31,8 +31,8 @@ from ..hub.card import Card
 from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter
-from .boxes import Boxes
-from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, ResizeBoxes, kept
+from .boxes import Boxes, scale_boxes
+from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, kept
 from .detection_metrics import DetectionReport
 from .detection_sets import DetectionData, detection_data
 from .detector import Detector
@@ -252,9 +252,9 @@ class _Training(loading.Dataset[Any]):
         image, boxes = self._augment(image, boxes, rng)
         if preprocess.channels == 1:
             image = image.convert("L")
-        size = preprocess.target(image.height, image.width)
-        image, boxes = ResizeBoxes(size, preprocess.resample)(image, boxes, rng)
-        return preprocess.to_array()(image), Boxes(boxes.boxes, boxes.labels)
+        before = image.height, image.width
+        edges = scale_boxes(boxes.boxes, before, preprocess.target(*before))
+        return preprocess.prepared(image), Boxes(edges, boxes.labels)
 
 
 def _as_they_are(samples: list[Any]) -> list[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.data.images import read_image
 from ..core.errors import ConfigError, DataError
+from ..hub.configuration import expect
 from .transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,6 +28,7 @@ from .transforms import (
 )
 
 MARK = "bestiary.DetectionPreprocess"
+RESIZERS = ("pillow", "torchvision")
 # Keys of a transformers processor that change no pixel.
 _SILENT = frozenset((
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class",
@@ -68,6 +70,9 @@ class DetectionPreprocess:
         within: the largest height and width, which one side reaches, instead.
         multiple: sides become multiples of this (a little less than asked for).
         pad: height and width of all batches; the largest of each batch unless given.
+        divisor: the sides of batches are padded to multiples of this.
+        resize: "pillow" smooths as it shrinks, with the filter `resample`; "torchvision" is what
+            its detectors do: between the four nearest pixels, and sides are rounded down.
         resample: a name of `transforms.FILTERS`.
         scale: what a pixel from 0 to 255 is multiplied by.
         mean, std: for each channel, after scaling.
@@ -79,6 +84,8 @@ class DetectionPreprocess:
     within: Size | None = None
     multiple: int = 1
     pad: Size | None = None
+    divisor: int = 1
+    resize: str = "pillow"
     resample: str = "bilinear"
     scale: float = 1 / 255
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -86,7 +93,9 @@ class DetectionPreprocess:
 
     def __post_init__(self) -> None:
         filter_name(self.resample)
-        for size in (self.shortest, self.longest, self.exact, self.within, self.pad, self.multiple):
+        expect({"resize": self.resize}, "the preprocessing", resize=RESIZERS)
+        sides = (self.shortest, self.longest, self.multiple, self.divisor)
+        for size in (*sides, self.exact, self.within, self.pad):
             if size is not None:
                 as_size(size)
         if len(self.mean) != len(self.std) or not self.mean or 0 in self.std:
@@ -123,6 +132,10 @@ class DetectionPreprocess:
         if self.shortest is None:
             return height, width
         short, long = min(height, width), max(height, width)
+        if self.resize == "torchvision":
+            factor = self.shortest / short
+            factor = factor if self.longest is None else min(factor, self.longest / long)
+            return max(int(height * factor), 1), max(int(width * factor), 1)
         side: float = self.shortest
         if self.longest is not None and long / short * side > self.longest:
             side = self.longest * short / long
@@ -154,9 +167,14 @@ class DetectionPreprocess:
         Shape:
             (C, H, W)
         """
-        image = self.picture(source)
-        resize = Resize(self.target(image.height, image.width), "exact", self.resample)
-        return self.to_array()(resize(image))
+        return self.prepared(self.picture(source))
+
+    def prepared(self, image: Any) -> Array:
+        """A picture that was read, resized and normalised."""
+        size = self.target(image.height, image.width)
+        if self.resize == "torchvision":
+            return interpolated(self.to_array()(image), size)
+        return self.to_array()(Resize(size, "exact", self.resample)(image))
 
     def to_array(self) -> ToArray:
         """The last step: scaling and normalising."""
@@ -169,7 +187,8 @@ class DetectionPreprocess:
     def padded(self, arrays: Sequence[Array]) -> Prepared:
         """Prepared pictures of unequal sizes as one batch."""
         sizes = [(int(a.shape[1]), int(a.shape[2])) for a in arrays]
-        height, width = self.pad or (max(h for h, _ in sizes), max(w for _, w in sizes))
+        largest = (max(h for h, _ in sizes), max(w for _, w in sizes))
+        height, width = self.pad or (-(-side // self.divisor) * self.divisor for side in largest)
         if any(h > height or w > width for h, w in sizes):
             raise ConfigError(f"pad={self.pad} is smaller than a picture of {max(sizes)}")
         pixels = np.zeros((len(arrays), arrays[0].shape[0], height, width), np.float32)
@@ -262,6 +281,32 @@ class DetectionPreprocess:
             mean=tuple(float(x) for x in (mean or IMAGENET_MEAN)),
             std=tuple(float(x) for x in (std or IMAGENET_STD)),
         )
+
+
+def interpolated(x: Array, size: Size) -> Array:
+    """A map between its four nearest pixels at each place; nothing is smoothed.
+
+    Shape:
+        (C, H, W) -> (C, *size), float32
+    """
+    if max(size) > 65_535 or size[0] * size[1] > 1 << 28:
+        raise DataError(
+            f"a picture of {x.shape[2]} x {x.shape[1]} pixels would be resized to {size[1]} x "
+            f"{size[0]}.\nIt is too long and thin for this model: crop it first.",
+            size=(x.shape[2], x.shape[1]),
+        )
+    for axis, length in ((1, size[0]), (2, size[1])):
+        sides = x.shape[axis]
+        if sides == length:
+            continue
+        half, step = np.float32(0.5), np.float32(sides) / np.float32(length)
+        place = (np.arange(length, dtype=np.float32) + half) * step - half
+        place = np.clip(place, 0, np.float32(sides - 1))
+        low = np.minimum(place.astype(np.int64), max(sides - 2, 0))
+        part = (place - low).astype(np.float32).reshape((-1, 1) if axis == 1 else (1, -1))
+        above = np.minimum(low + 1, sides - 1)
+        x = np.take(x, low, axis) * (1 - part) + np.take(x, above, axis) * part
+    return np.asarray(x, np.float32)
 
 
 def _geometry(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ..hub.configuration import positive, real
 from ..hub.registry import Bundled, Entry, Metric, register
 from . import resnet
 from .boxes import Array, Boxes, batched_nms, paired_giou
+from .feature_pyramid import top_down
 from .inputs import check_images
 
 Size = tuple[int, int]
@@ -117,15 +118,7 @@ class Pyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Shape: (B, C_i, H_i, W_i) for each -> (B, width, H_i, W_i), the finest first."""
-        found: list[Tensor] = []
-        above: Tensor | None = None
-        for inner, outer, x in reversed(list(zip(self.inner, self.outer, maps, strict=True))):
-            y: Tensor = inner(x)
-            if above is not None:
-                y = y + F.interpolate(above, size=y.shape[2:], mode="nearest")
-            found.insert(0, outer(y))
-            above = y
-        return found
+        return top_down(self.inner, self.outer, maps)
 
 
 def _tower(config: Config) -> nn.Sequential:

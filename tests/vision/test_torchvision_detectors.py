@@ -1,0 +1,353 @@
+"""RetinaNet and Faster R-CNN: equal to torchvision in what they find, propose and learn."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bestiary as bt
+from bestiary.core.errors import ConfigError, ShapeError, WeightsError
+from bestiary.core.weights import load_file
+from bestiary.hub import registry
+from bestiary.hub.loading import load
+from bestiary.hub.registry import Entry, entries, get
+from bestiary.vision.boxes import Boxes
+from bestiary.vision.detection_preprocess import DetectionPreprocess
+from bestiary.vision.detection_sets import detection_data
+from bestiary.vision.generated import write_shapes
+from bestiary.vision.labels import label_names
+
+DATA = Path(__file__).parent.parent / "references" / "data"
+ARCHITECTURES = ("retinanet", "faster-rcnn")
+FOLDERS = sorted(p.name for name in ARCHITECTURES for p in DATA.glob(f"{name}-torchvision*"))
+PUBLISHED = json.loads(gzip.decompress((DATA / "torchvision_detector_names.json.gz").read_bytes()))
+#: Our names of the parts of a loss, and torchvision's.
+LOSSES = {
+    "retinanet": {"class": "classification", "box": "bbox_regression"},
+    "faster-rcnn": {
+        "object": "loss_objectness",
+        "proposal": "loss_rpn_box_reg",
+        "class": "loss_classifier",
+        "box": "loss_box_reg",
+    },
+}
+
+
+def curated() -> list[Entry]:
+    return [e for a, e in entries() if a.name in ARCHITECTURES]
+
+
+def reference(folder: str) -> dict[str, Any]:
+    return load_file(DATA / folder / "reference.safetensors")
+
+
+def batch(stored: dict[str, Any]) -> tuple[bt.Tensor, list[tuple[int, int]]]:
+    pixels = stored["pixels_times_32"].astype(np.float32) / 32
+    return bt.tensor(pixels), [(int(h), int(w)) for h, w in stored["sizes"]]
+
+
+def first(model: Any) -> int:
+    """torchvision counts the background of two-stage detectors as class 0."""
+    return 0 if model.architecture == "retinanet" else 1
+
+
+def targets(stored: dict[str, Any], model: Any) -> list[Boxes]:
+    return [
+        Boxes(stored[f"{i}.there.boxes"], stored[f"{i}.there.labels"] - first(model))
+        for i in range(3)
+    ]
+
+
+def pictures() -> list[Any]:
+    stored = load_file(DATA / "torchvision_pictures" / "pictures.safetensors")
+    return [stored[f"photo.{i}"] for i in range(2)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_is_found_equals_the_reference(folder: str) -> None:
+    model, stored = load(DATA / folder), reference(folder)
+    pixels, sizes = batch(stored)
+    with bt.no_grad():
+        output = model.module(pixels)
+    for i, found in enumerate(model.module.found(output, sizes)):
+        np.testing.assert_array_equal(found.labels + first(model), stored[f"{i}.labels"])
+        np.testing.assert_allclose(found.scores, stored[f"{i}.scores"], atol=1e-4)
+        np.testing.assert_allclose(found.boxes, stored[f"{i}.boxes"], atol=1e-4)
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if "rcnn" in f])
+def test_proposals_equal_the_reference(folder: str) -> None:
+    model, stored = load(DATA / folder), reference(folder)
+    pixels, sizes = batch(stored)
+    with bt.no_grad():
+        output = model.module(pixels)
+    for i, boxes in enumerate(model.module.rpn.proposals(output, sizes, training=False)):
+        np.testing.assert_allclose(boxes, stored[f"{i}.proposals"], atol=1e-4)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pictures_to_boxes_equal_the_reference(folder: str) -> None:
+    """With the preparation, and boxes in pixels of the picture."""
+    model, stored = load(DATA / folder), reference(folder)
+    photos = pictures()
+    for i, found in enumerate(model.boxes(photos)):
+        np.testing.assert_array_equal(found.labels + first(model), stored[f"photo.{i}.labels"])
+        np.testing.assert_allclose(found.scores, stored[f"photo.{i}.scores"], atol=1e-4)
+        np.testing.assert_allclose(found.boxes, stored[f"photo.{i}.boxes"], atol=2e-4)
+    answers = model(photos[0], threshold=0.3)
+    assert set(answers[0]) == {"label", "score", "box"}
+    assert answers[0]["label"] == model.labels[found_first(stored, model)]
+
+
+def found_first(stored: dict[str, Any], model: Any) -> int:
+    return int(stored["photo.0.labels"][0]) - first(model)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_losses_and_gradients_equal_the_reference(folder: str) -> None:
+    """So many anchors and regions are sampled that all of them are."""
+    model, stored = load(DATA / folder), reference(folder)
+    pixels, sizes = batch(stored)
+    loss, figures = model.module.train().loss(pixels, None, targets(stored, model), sizes)
+    theirs = {ours: stored[f"loss.{n}"] for ours, n in LOSSES[model.architecture].items()}
+    assert set(figures) == set(theirs)
+    for name, value in theirs.items():
+        assert figures[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
+    assert loss.item() == pytest.approx(sum(map(float, theirs.values())), rel=1e-5)
+    loss.backward()
+    parameters = dict(model.module.named_parameters())
+    expected = {n.removeprefix("grad."): a for n, a in stored.items() if n.startswith("grad.")}
+    assert len(expected) == 4
+    for name, wanted in expected.items():
+        gradient = parameters[name].grad
+        assert gradient is not None, name
+        size = np.abs(wanted).max()
+        np.testing.assert_allclose(gradient.array, wanted, atol=1e-4 * size, err_msg=name)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_bfloat16_stays_near(folder: str) -> None:
+    whole, half = load(DATA / folder), load(DATA / folder, dtype="bfloat16")
+    stored = reference(folder)
+    pixels, sizes = batch(stored)
+    with bt.no_grad():
+        a, b = whole.module(pixels), half.module(pixels.astype(bt.bfloat16))
+        found = half.module.found(b, sizes)
+    largest = np.abs(a.logits.array).max()
+    np.testing.assert_allclose(
+        b.logits.array.astype(np.float32), a.logits.array, atol=3e-2 * largest
+    )
+    assert all(len(boxes) for boxes in found)
+
+
+@pytest.mark.parametrize("entry", curated(), ids=lambda e: e.name)
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_names_and_shapes_of_the_published_sizes(entry: Entry, norm: str) -> None:
+    published = PUBLISHED[entry.name.replace("-", "_")]
+    theirs: dict[str, tuple[int, ...]] = {}
+    for line, (shape, *numbers) in published["tensors"].items():
+        for number in numbers[0] if numbers else [0]:
+            name = line.split(" ")[0].format(number)
+            if norm == "batch" or not name.endswith("num_batches_tracked"):
+                theirs[name] = tuple(shape)
+    architecture, _ = get(entry.name)
+    with bt.nn.init.empty():
+        module = architecture.build(architecture.config(**{**(entry.config or {}), "norm": norm}))
+    assert {n: t.shape for n, t in module.state_dict().items()} == theirs
+    if norm == "frozen":  # as in the published files
+        assert entry.parameters == published["parameters"]
+        assert entry.parameters == sum(p.size for p in module.parameters())
+    assert entry.metric is not None
+    assert entry.metric.value == published["metrics"]["box_map"]
+
+
+@pytest.mark.parametrize("entry", curated(), ids=lambda e: e.name)
+def test_untrained_models_by_name(entry: Entry) -> None:
+    with bt.nn.init.empty():
+        model = load(entry.name, weights=False)
+    assert model.labels[model.labels.index("person") + 1] == "bicycle"
+    assert model.preprocess == DetectionPreprocess(resize="torchvision", divisor=32)
+    assert "BSD-3-Clause" in str(model.card.license)
+
+
+def test_the_names_of_coco_without_the_background() -> None:
+    assert label_names("coco-90") == label_names("coco-91")[1:]
+    assert label_names("coco-90")[0] == "person"
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def test_files_of_torchvision_load_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DATA / "retinanet-torchvision-old"
+    architecture, entry = get("retinanet-resnet50-fpn")
+    own = json.loads((folder / "config.json").read_text())["bestiary"]["config"]
+    tiny = replace(
+        entry, config={k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+    )
+    monkeypatch.setitem(registry._entries, entry.name, (architecture, tiny))
+    assert entry.file is not None
+    path = tmp_path / entry.file.rpartition("/")[2]
+    path.write_bytes((folder / "model.pth").read_bytes())
+    model, stored = load(path), reference("retinanet-torchvision-old")
+    assert model.card.name == entry.name
+    pixels, sizes = batch(stored)
+    with bt.no_grad():
+        found = model.module.found(model.module(pixels), sizes)
+    np.testing.assert_allclose(found[0].scores, stored["0.scores"], atol=1e-4)
+    other = load(path, num_classes=2)
+    assert other.labels == ["class 0", "class 1"]
+    with bt.nn.init.empty():
+        assert not load(path, weights=False).report.loaded
+    path.write_bytes((folder / "model.pth").read_bytes()[:-4000])
+    with pytest.raises(WeightsError):
+        load(path)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_saved_and_loaded_with_another_head_and_size(folder: str, tmp_path: Path) -> None:
+    model = load(DATA / folder, num_classes=2, in_channels=1, image_size=80)
+    head = registry.architecture_by_name(model.architecture)
+    assert head is not None
+    assert model.labels == ["class 0", "class 1"]
+    assert model.preprocess.exact == (80, 80)
+    assert model.preprocess.channels == 1
+    assert all(n.startswith((*head.head, str(head.stem))) for n in model.report.replaced)
+    assert len(model.report.replaced) > 2
+    again = load(model.save(tmp_path))
+    x = bt.tensor(np.random.default_rng(0).standard_normal((1, 1, 64, 96)).astype(np.float32))
+    np.testing.assert_array_equal(again.module(x).logits.array, model.module(x).logits.array)
+    assert (again.preprocess, again.config) == (model.preprocess, model.config)
+    same = load(DATA / folder, num_classes=3)
+    assert same.report.replaced == ()
+    assert same.labels == ["kind 0", "kind 1", "kind 2"]
+
+
+@pytest.mark.parametrize(
+    "folder, changes, fact",
+    [
+        ("retinanet-torchvision", {"anchor_sizes": [8, 16]}, "anchor_sizes (8, 16)"),
+        ("retinanet-torchvision", {"aspect_ratios": []}, "aspect_ratios"),
+        ("retinanet-torchvision", {"aspect_ratios": [0, 1]}, "aspect_ratios[0]=0"),
+        ("retinanet-torchvision", {"bg_iou_thresh": 0.9}, "bg_iou_thresh=0.9"),
+        ("retinanet-torchvision", {"norm": "group"}, "'group'"),
+        ("retinanet-torchvision", {"depths": [1], "hidden_sizes": [8]}, "four stages"),
+        ("retinanet-torchvision", {"score_thresh": 2}, "score_thresh=2"),
+        ("retinanet-torchvision", {"window": 3}, "window"),
+        ("faster-rcnn-torchvision", {"anchor_sizes": [8]}, "anchor_sizes (8,)"),
+        ("faster-rcnn-torchvision", {"rpn_bg_iou_thresh": 0.9}, "rpn_bg_iou_thresh=0.9"),
+        ("faster-rcnn-torchvision", {"representation_size": 0}, "representation_size=0"),
+        ("faster-rcnn-torchvision", {"box_nms_thresh": None}, "box_nms_thresh=None"),
+        ("faster-rcnn-torchvision", {"num_classes": -1}, "num_classes=-1"),
+    ],
+)
+def test_configurations_that_are_refused(
+    folder: str, changes: dict[str, Any], fact: str, tmp_path: Path
+) -> None:
+    config = json.loads((DATA / folder / "config.json").read_text())
+    config["bestiary"]["config"] |= changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, weights=False)
+    assert fact in str(caught.value)
+
+
+def test_pictures_of_the_wrong_shape_are_refused() -> None:
+    for folder in FOLDERS:
+        module = load(DATA / folder).module
+        with pytest.raises(ShapeError, match="channels"):
+            module(bt.zeros((1, 4, 64, 64)))
+
+
+# -- preparation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shortest, longest", [(64, 100), (43, 47)])
+def test_prepared_pictures_equal_the_reference(shortest: int, longest: int) -> None:
+    stored = load_file(DATA / "torchvision_pictures" / "pictures.safetensors")
+    preprocess = DetectionPreprocess(shortest, longest, resize="torchvision", divisor=32)
+    for i in range(2):
+        prepared = preprocess.batch([stored[f"photo.{i}"]])
+        wanted = stored[f"{shortest}.{longest}.{i}"]
+        np.testing.assert_allclose(prepared.pixel_values[0], wanted, atol=1e-5)
+        assert prepared.sizes == [tuple(stored[f"{shortest}.{longest}.{i}.size"])]
+    assert DetectionPreprocess.from_config(preprocess.to_config()) == preprocess
+
+
+def test_sizes_are_rounded_down() -> None:
+    """Worked out by hand: 427 * (800 / 427) is a little less than 800 in floating point or not."""
+    preprocess = DetectionPreprocess(resize="torchvision", divisor=32)
+    assert preprocess.target(480, 640) == (800, 1066)
+    assert preprocess.target(400, 1000) == (533, 1333)
+    assert preprocess.target(1, 4000) == (1, 1333)
+    height, width = preprocess.target(427, 640)
+    assert height == int(427 * (800 / 427))
+    assert width == int(640 * (800 / 427))
+    with pytest.raises(ConfigError, match="'cubic'"):
+        DetectionPreprocess(resize="cubic")
+
+
+# -- as tasks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+def test_no_answer_depends_on_its_neighbours(folder: str) -> None:
+    model, photos = load(DATA / folder), pictures()
+    photos.append(photos[0][:40])
+    together = model(photos, threshold=0)
+    assert together == [model(photo, threshold=0) for photo in photos]
+    drawn = model.draw(photos[0], together[0])
+    assert drawn.size == (photos[0].shape[1], photos[0].shape[0])
+
+
+@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+def test_a_picture_without_anything_gives_nothing(folder: str) -> None:
+    model = load(DATA / folder)
+    field = "score_thresh" if model.architecture == "retinanet" else "box_score_thresh"
+    object.__setattr__(model.module.config, field, 1.0)
+    assert model(Image.new("RGB", (50, 40))) == []
+    if model.architecture == "faster-rcnn":
+        object.__setattr__(model.module.config, "rpn_score_thresh", 1.0)
+        assert model(Image.new("RGB", (50, 40)), threshold=0) == []
+
+
+@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision-batch"])
+def test_a_few_pictures_are_learned_by_heart(folder: str, tmp_path: Path) -> None:
+    data = detection_data(write_shapes(tmp_path / "shapes", 6, size=64, seed=3))
+    model = load(DATA / folder, num_classes=len(data.labels)).module.train()
+    bt.manual_seed(0)
+    preprocess = DetectionPreprocess(64, 64, resize="torchvision", divisor=32)
+    prepared = preprocess.batch(data.paths)
+    pixels = bt.tensor(prepared.pixel_values)
+    optimizer = bt.optim.AdamW(model.parameters(), lr=4e-3)
+    losses = []
+    for _ in range(25):
+        loss, _ = model.loss(pixels, None, data.targets, prepared.sizes)
+        optimizer.zero_grad()
+        loss.backward()
+        bt.optim.clip_grad_norm_(list(model.parameters()), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[1]
+
+
+@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+def test_taught_other_classes(folder: str, tmp_path: Path) -> None:
+    data = detection_data(write_shapes(tmp_path / "shapes", 6, size=64, seed=3))
+    model = load(DATA / folder)
+    new = model.finetune(data, epochs=1, batch_size=2, quiet=True, out=tmp_path / "out")
+    assert new.labels == data.labels
+    assert type(new.module) is type(model.module)
+    again = load(tmp_path / "out")
+    assert again.labels == data.labels
+    assert again.preprocess == model.preprocess
+    assert again(data.paths[0], threshold=0) == new(data.paths[0], threshold=0)

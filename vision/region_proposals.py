@@ -1,0 +1,170 @@
+"""The region proposal network: where in a picture something may be, whatever it is.
+
+Source: Ren et al. 2015, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal
+Networks", section 3.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core import nn
+from ..core.nn import functional as F
+from ..core.ops.shape import concat, reshape
+from ..core.tensor import Tensor
+from .anchors import (
+    NOTHING,
+    as_array,
+    best_of,
+    decode_boxes,
+    encode_boxes,
+    flat,
+    grid_anchors,
+    like,
+    owners,
+    sampled,
+    sides_above,
+    sigmoid,
+)
+from .boxes import Array, Boxes, batched_nms, clip_boxes
+from .transforms import Size
+
+_SMALLEST = 1e-3  # sides of proposals in pixels
+BETA = 1 / 9  # below this error of a box, its loss is quadratic
+
+
+class Output(NamedTuple):
+    """The maps of a batch, and what every anchor says.
+
+    Attributes:
+        maps: of the pyramid, the finest first.
+        logits: of "something is here", (B, P).
+        deltas: how the anchor moves; see `anchors.decode_boxes`, (B, P, 4).
+        anchors: left, upper, right and lower edge, in pixels, (P, 4).
+        levels: the number of each anchor's map, (P,).
+        size: height and width of the batch, (2,).
+    """
+
+    maps: list[Tensor]
+    logits: Tensor
+    deltas: Tensor
+    anchors: Array
+    levels: Array
+    size: Array
+
+
+class Head(nn.Module):
+    """A convolution that every map shares, and what it says of each anchor."""
+
+    def __init__(self, width: int, anchors: int) -> None:
+        self.conv = nn.Sequential(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
+        )
+        self.cls_logits = nn.Conv2d(width, anchors, 1)
+        self.bbox_pred = nn.Conv2d(width, 4 * anchors, 1)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.normal_(part.weight, std=0.01)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Shape: (B, C, H_i, W_i) for each -> (B, P), (B, P, 4)."""
+        seen = [self.conv(x) for x in maps]
+        logits = concat([flat(self.cls_logits(x), 1) for x in seen], axis=1)
+        deltas = concat([flat(self.bbox_pred(x), 4) for x in seen], axis=1)
+        return reshape(logits, logits.shape[:2]), deltas
+
+
+class RegionProposals(nn.Module):
+    """Anchors at every place of every map, moved onto what may be an object.
+
+    Args:
+        config: with `cells`, and with thresholds and numbers whose names begin with `rpn_`; see
+            `faster_rcnn.Config`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.head = Head(config.out_channels, len(config.cells[0]))
+
+    def forward(self, maps: list[Tensor], size: Size) -> Output:
+        """Shape: (B, C, H_i, W_i) for each -> see `Output`."""
+        logits, deltas = self.head(maps)
+        anchors = [
+            grid_anchors(cells, (x.shape[2], x.shape[3]), size)
+            for cells, x in zip(self.config.cells, maps, strict=True)
+        ]
+        levels = np.repeat(np.arange(len(anchors)), [len(a) for a in anchors])
+        return Output(maps, logits, deltas, np.concatenate(anchors), levels, np.array(size))
+
+    def proposals(self, output: Output, sizes: Sequence[Size], training: bool) -> list[Array]:
+        """The boxes of each picture that are most likely to hold something, the likeliest first.
+
+        Args:
+            sizes: height and width of each picture, without padding.
+            training: whether as many are kept as in training.
+        Shape:
+            (K, 4) for each picture, float32, in pixels
+        """
+        config = self.config
+        kind = "train" if training else "test"
+        before = getattr(config, f"rpn_pre_nms_top_n_{kind}")
+        after = getattr(config, f"rpn_post_nms_top_n_{kind}")
+        ends = np.searchsorted(output.levels, np.arange(len(config.cells) + 1))
+        result = []
+        for logits, deltas, (height, width) in zip(
+            as_array(output.logits), as_array(output.deltas), sizes, strict=True
+        ):
+            chosen = np.concatenate(
+                [
+                    start + best_of(logits[start:end], before)
+                    for start, end in itertools.pairwise(ends)
+                ]
+            )
+            boxes = decode_boxes(deltas[chosen], output.anchors[chosen])
+            boxes, scores = clip_boxes(boxes, height, width), sigmoid(logits[chosen])
+            fits = sides_above(boxes, _SMALLEST) & (scores >= np.float32(config.rpn_score_thresh))
+            boxes, scores, levels = boxes[fits], scores[fits], output.levels[chosen][fits]
+            result.append(boxes[batched_nms(boxes, scores, levels, config.rpn_nms_thresh)[:after]])
+        return result
+
+    def loss(self, output: Output, targets: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
+        """The losses of "something is here" and of where, over anchors drawn at random.
+
+        Args:
+            targets: what is there, in pixels.
+        """
+        config = self.config
+        found: list[list[Array]] = []
+        for i, there in enumerate(targets):
+            edges = there.boxes.astype(np.float32)
+            owner = owners(
+                output.anchors,
+                edges,
+                config.rpn_fg_iou_thresh,
+                config.rpn_bg_iou_thresh,
+                rescue=True,
+            )
+            own, other = sampled(
+                np.flatnonzero(owner >= 0),
+                np.flatnonzero(owner == NOTHING),
+                config.rpn_batch_size_per_image,
+                config.rpn_positive_fraction,
+            )
+            aim = encode_boxes(edges[owner[own]], output.anchors[own])
+            both = np.concatenate([own, other])
+            found.append([np.full(len(both), i), both, np.arange(len(both)) < len(own), aim])
+        image, place, wanted, aims = (np.concatenate(part) for part in zip(*found, strict=True))
+        rows, columns = like(image, output.logits), like(place, output.logits)
+        loss_object = F.binary_cross_entropy_with_logits(
+            output.logits[rows, columns], like(wanted.astype(np.float32), output.logits)
+        )
+        rows, columns = like(image[wanted], output.logits), like(place[wanted], output.logits)
+        deltas = output.deltas[rows, columns]
+        loss_box = F.smooth_l1_loss(deltas, like(aims, deltas), reduction="sum", beta=BETA)
+        return loss_object, loss_box / max(len(image), 1)
