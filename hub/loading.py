@@ -236,11 +236,11 @@ def _loaded(name: str | Path, options: Options) -> Loaded:
         if single_file.is_single_file(path):
             return single_file.from_single_file(path, options)
     if path.suffix in FILES and path.is_file():
-        known = entry_of_file(path.name)
-        if known is not None and not options.weights:
-            return _curated(*known, options)
-        if known is not None:
-            return _of_file(*known, path, options, card_of(*known, known[1].name))
+        published = entry_of_file(path.name)
+        if published is not None and not options.weights:
+            return _curated(*published, options)
+        if published is not None:
+            return _of_file(*published, path, options, card_of(*published, published[1].name))
     here = obtain(name, options.request)
     options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)

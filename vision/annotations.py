@@ -25,6 +25,7 @@ class Drawn:
     """One box: its class by name, edges in pixels (left, upper, right, lower), where it stands.
 
     `crowd`: a box of many objects, or one marked as difficult: not trained on, not counted.
+    `outline`: the polygons around its parts, as pairs of x and y, where they were drawn.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Drawn:
     place: str
     crowd: bool = False
     area: float | None = None
+    outline: tuple[tuple[tuple[float, float], ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,25 @@ def _coco_box(row: dict[str, Any], names: dict[Any, str], place: str) -> Drawn:
         place,
         bool(row.get("iscrowd", 0)),
         None if area is None else _number(area, place),
+        _outline(row.get("segmentation"), place),
     )
+
+
+def _outline(drawn: Any, place: str) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Polygons of COCO JSON; run lengths, which crowds have, are passed over."""
+    if not isinstance(drawn, list):
+        return ()
+    found = []
+    for polygon in drawn:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise DataError(
+                f"{place}: a polygon of the segmentation is {str(polygon)[:80]}.\n"
+                "Wanted: x, y, x, y, ... of three points or more",
+                place=place,
+            )
+        numbers = [_number(value, place) for value in polygon]
+        found.append(tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+    return tuple(found)
 
 
 def _find(path: Path, folders: list[Path], name: Any) -> Path:

@@ -37,6 +37,10 @@ class Boxes:
         scores: of what was found, (N,).
         crowd: True where a box holds many objects that nobody counted, (N,).
         areas: of the objects, where it is not that of their boxes, (N,).
+        outlines: of each object, the polygons around its parts, each (K, 2) of x and y in pixels;
+            empty where they are not known.
+        masks: whether each pixel of the picture belongs to the object, (N, H, W).
+        parts: how probably each place of a grid over its box belongs to what was found, (N, h, w).
     """
 
     boxes: Any
@@ -44,6 +48,9 @@ class Boxes:
     scores: Any = None
     crowd: Any = None
     areas: Any = None
+    outlines: Any = None
+    masks: Any = None
+    parts: Any = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
@@ -54,13 +61,19 @@ class Boxes:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, np.asarray(value, kind).reshape(-1))
-        for name in ("labels", "scores", "crowd", "areas"):
+        if self.masks is not None:
+            object.__setattr__(self, "masks", np.asarray(self.masks, np.bool_))
+        if self.parts is not None:
+            object.__setattr__(self, "parts", np.asarray(self.parts, np.float32))
+        for name in ("labels", "scores", "crowd", "areas", "masks", "parts", "outlines"):
             value = getattr(self, name)
-            if value is not None and value.shape != boxes.shape[:1]:
+            axes = 3 if name in ("masks", "parts") else 1
+            shape = (len(value),) if name == "outlines" and value is not None else np.shape(value)
+            if value is not None and (len(shape) != axes or shape[0] != len(boxes)):
                 raise ShapeError(
-                    f"{len(boxes)} boxes, and {name} of shape {value.shape}: one for each box.",
+                    f"{len(boxes)} boxes, and {name} of shape {shape}: one for each box.",
                     expected=boxes.shape[:1],
-                    got=value.shape,
+                    got=shape,
                 )
 
     def __len__(self) -> int:

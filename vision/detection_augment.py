@@ -1,4 +1,4 @@
-"""Random changes to training pictures that their boxes follow.
+"""Random changes to training pictures that their boxes and outlines follow.
 
 Each is called with a Pillow image, its boxes and a generator, and gives both anew.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.errors import ConfigError
 from .boxes import Array, Boxes, box_area, clip_boxes, scale_boxes
+from .instance_masks import moved_outlines
 from .transforms import Resize
 
 if TYPE_CHECKING:
@@ -30,8 +31,14 @@ class BoxTransform(Protocol):
 
 def kept(boxes: Boxes, chosen: Array) -> Boxes:
     """Some of the boxes, with all that is known of them."""
-    parts = {n: getattr(boxes, n) for n in ("boxes", "labels", "scores", "crowd", "areas")}
-    return Boxes(**{n: None if v is None else v[chosen] for n, v in parts.items()})
+    names = ("boxes", "labels", "scores", "crowd", "areas", "masks", "parts")
+    parts = {name: getattr(boxes, name) for name in names}
+    rows = np.arange(len(boxes))[chosen]
+    outlines = boxes.outlines
+    return Boxes(
+        **{n: None if v is None else v[rows] for n, v in parts.items()},
+        outlines=None if outlines is None else [outlines[i] for i in rows],
+    )
 
 
 def moved(boxes: Boxes, edges: Any) -> Boxes:
@@ -40,6 +47,13 @@ def moved(boxes: Boxes, edges: Any) -> Boxes:
         return replace(boxes, boxes=edges)
     before, after = box_area(boxes.boxes), box_area(edges)
     return replace(boxes, boxes=edges, areas=boxes.areas * after / np.maximum(before, 1e-9))
+
+
+def scaled(boxes: Boxes, before: tuple[int, int], after: tuple[int, int]) -> Boxes:
+    """Boxes and outlines of a picture of one height and width, in it at another."""
+    scale = after[1] / before[1], after[0] / before[0]
+    resized = moved(boxes, scale_boxes(boxes.boxes, before, after))
+    return replace(resized, outlines=moved_outlines(boxes.outlines, scale))
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,9 @@ class FlipBoxes:
             return image, boxes
         x0, y0, x1, y1 = boxes.boxes.T
         edges = np.stack([image.width - x1, y0, image.width - x0, y1], axis=1)
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), replace(boxes, boxes=edges)
+        outlines = moved_outlines(boxes.outlines, (-1, 1), (image.width, 0))
+        flipped = replace(boxes, boxes=edges, outlines=outlines)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), flipped
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class ResizeBoxes:
     def __call__(self, image: Picture, boxes: Boxes, rng: np.random.Generator) -> Both:
         before = (image.height, image.width)
         resized = Resize(self.size, "exact", self.resample)(image)
-        return resized, moved(boxes, scale_boxes(boxes.boxes, before, self.size))
+        return resized, scaled(boxes, before, self.size)
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,8 @@ class CropBoxes:
             edges = clip_boxes(boxes.boxes - [x, y, x, y], height, width)
             inside &= box_area(edges) > 0
             if inside.any() or not len(boxes):
-                left = kept(moved(boxes, edges), inside)
+                outlines = moved_outlines(boxes.outlines, shift=(-x, -y))
+                left = kept(replace(moved(boxes, edges), outlines=outlines), inside)
                 return image.crop((x, y, x + width, y + height)), left
         return image, boxes
 

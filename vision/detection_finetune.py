@@ -31,12 +31,13 @@ from ..hub.card import Card
 from ..hub.filling import with_new_head
 from ..hub.registry import architecture_by_name
 from .augment import ColorJitter
-from .boxes import Boxes, scale_boxes
-from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, kept
+from .boxes import Boxes
+from .detection_augment import Chain, CropBoxes, FlipBoxes, PixelsOnly, kept, scaled
 from .detection_metrics import DetectionReport
 from .detection_sets import DetectionData, detection_data
 from .detector import Detector
 from .finetune import keep_statistics
+from .instance_masks import filled_all
 from .labelled import HELD_OUT
 
 Array = np.ndarray[Any, Any]
@@ -138,6 +139,8 @@ def finetune(
         found = detection_data(source, bad_boxes=bad_boxes)
     if out is not None:
         check_folder(Path(out))
+    if finds_masks(task):
+        _check_outlines(found)
     train, held = _split(found, recipe)
     _describe(found, train, held, say)
     random.manual_seed(recipe.seed)
@@ -233,11 +236,32 @@ def _with_head(task: Detector, found: DetectionData) -> Detector:
 # -- training ----------------------------------------------------------------------------------
 
 
+def finds_masks(task: Detector) -> bool:
+    """Whether a model finds masks, and so learns from outlines."""
+    return bool(getattr(task.module, "finds_masks", False))
+
+
+def _check_outlines(found: DetectionData) -> None:
+    for path, boxes in zip(found.paths, found.targets, strict=True):
+        known = boxes.outlines or [()] * len(boxes)
+        crowd = np.zeros(len(boxes), np.bool_) if boxes.crowd is None else boxes.crowd
+        missing = [i for i, outline in enumerate(known) if not outline and not crowd[i]]
+        if missing:
+            name = found.labels[boxes.labels[missing[0]]]
+            raise DataError(
+                f"{path}: a {name} has no outline, and a model that finds masks learns from them.\n"
+                'Outlines are polygons in COCO JSON: "segmentation": [[x, y, x, y, ...]].\n'
+                "Without any, teach a model that finds boxes: fasterrcnn-resnet50-fpn",
+                file=str(path),
+            )
+
+
 class _Training(loading.Dataset[Any]):
     """Prepared training pictures with their boxes in pixels of these."""
 
     def __init__(self, task: Detector, found: DetectionData, recipe: Recipe) -> None:
         self._task, self._found = task, found
+        self._masks = finds_masks(task)
         self._augment = recipe.augmentation()
 
     def __len__(self) -> int:
@@ -253,8 +277,10 @@ class _Training(loading.Dataset[Any]):
         if preprocess.channels == 1:
             image = image.convert("L")
         before = image.height, image.width
-        edges = scale_boxes(boxes.boxes, before, preprocess.target(*before))
-        return preprocess.prepared(image), Boxes(edges, boxes.labels)
+        size = preprocess.target(*before)
+        boxes = scaled(boxes, before, size)
+        masks = filled_all(boxes.outlines, size) if self._masks else None
+        return preprocess.prepared(image), Boxes(boxes.boxes, boxes.labels, masks=masks)
 
 
 def _as_they_are(samples: list[Any]) -> list[Any]:

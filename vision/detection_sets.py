@@ -296,4 +296,5 @@ def _boxes(row: Annotated, labels: list[str], bad: list[str]) -> Boxes:
         [labels.index(drawn.label) for drawn, _ in kept],
         crowd=[drawn.crowd for drawn, _ in kept],
         areas=areas,
+        outlines=[tuple(map(np.array, drawn.outline)) for drawn, _ in kept],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,13 +21,15 @@ from .boxes import Boxes, clip_boxes, scale_boxes
 from .detection_metrics import DetectionReport
 from .detection_preprocess import DetectionPreprocess, Prepared
 from .image_task import Array, ImageTask, read_ahead
+from .instance_masks import as_json, pasted
 from .labels import label_names
 from .transforms import Size
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: One thing found: its class, how sure the model is, and left, upper, right and lower edge.
+#: One thing found: its class, how sure the model is, and left, upper, right and lower edge; of
+#: models that find masks, also whether each pixel of the picture belongs to it.
 Detection = dict[str, Any]
 
 THRESHOLD = 0.5
@@ -94,7 +97,8 @@ class Detector(ImageTask):
         """What is in a picture: `[{"label": ..., "score": ..., "box": [x0, y0, x1, y1]}]`.
 
         Boxes are left, upper, right and lower edge in pixels of the picture as it is seen: turned
-        as its EXIF data says, and not resized. The surest comes first.
+        as its EXIF data says, and not resized. The surest comes first. Models like Mask R-CNN
+        give a "mask" too: whether each pixel of the picture belongs to the thing, (H, W), bool.
 
         A picture is a path, bytes, an open binary file, a Pillow image or an array (H, W, 3).
         Of a list, tuple or array of pictures: a list of such answers. Of a folder: a dict from
@@ -110,15 +114,15 @@ class Detector(ImageTask):
             raise ConfigError(f"threshold={threshold} lies from 0 to 1", got=threshold)
 
         def answers(pictures: Iterable[Any], total: int | None, size: int) -> Iterator[Any]:
-            for boxes in self._found(pictures, size, total):
-                yield self._answer(boxes, threshold)
+            for boxes, picture in self._found(pictures, size, total):
+                yield self._answer(boxes, threshold, picture)
 
         return self._for_each(source, answers, batch_size)
 
     def boxes(self, sources: Any, *, batch_size: int = BATCH) -> list[Boxes]:
         """Everything found in pictures, however unsure: as arrays, for metrics of your own."""
         pictures = self._all(sources)
-        return list(self._found(pictures, batch_size, len(pictures)))
+        return [boxes for boxes, _ in self._found(pictures, batch_size, len(pictures))]
 
     def draw(
         self,
@@ -127,7 +131,7 @@ class Detector(ImageTask):
         *,
         threshold: float = THRESHOLD,
     ) -> Image.Image:
-        """A copy of a picture with boxes and names drawn on it.
+        """A copy of a picture with boxes and names drawn on it, and masks where there are any.
 
         Args:
             found: what to draw; what the model finds unless given.
@@ -181,10 +185,10 @@ class Detector(ImageTask):
     def _saved_labels(self) -> Sequence[str]:
         return self.labels
 
-    def _answer(self, boxes: Boxes, threshold: float) -> list[Detection]:
+    def _answer(self, boxes: Boxes, threshold: float, picture: Size) -> list[Detection]:
         scores = np.zeros(0) if boxes.scores is None else boxes.scores
         order = np.argsort(-scores, kind="stable")
-        return [
+        answers: list[Detection] = [
             {
                 "label": self.labels[boxes.labels[i]],
                 "score": float(scores[i]),
@@ -193,6 +197,10 @@ class Detector(ImageTask):
             for i in order
             if scores[i] >= threshold
         ]
+        if boxes.parts is not None:
+            for answer, i in zip(answers, order, strict=False):  # those left out come last
+                answer["mask"] = pasted(boxes.parts[i], boxes.boxes[i], picture)
+        return answers
 
     def _prepare(self, source: Any) -> tuple[Array, Size]:
         """A picture for the network, and the height and width that it had."""
@@ -201,8 +209,8 @@ class Detector(ImageTask):
 
     def _found(
         self, pictures: Iterable[Any], batch_size: int, total: int | None
-    ) -> Iterator[Boxes]:
-        """Everything found in each picture, in its own pixels."""
+    ) -> Iterator[tuple[Boxes, Size]]:
+        """Everything found in each picture, in its own pixels, and its height and width."""
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} must be at least 1", got=batch_size)
         with progress(total=total, what="detecting", unit="pictures") as bar:
@@ -214,7 +222,7 @@ class Detector(ImageTask):
                         inside = self.preprocess.target(*prepared[i][1])
                         found[i] = _at_original(boxes, inside, prepared[i][1])
                 bar.update(len(prepared))
-                yield from (found[i] for i in range(len(prepared)))
+                yield from ((found[i], size) for i, (_, size) in enumerate(prepared))
 
     def _batches_of(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Which pictures go through together: all, or those of one size if none may be padded."""
@@ -241,7 +249,7 @@ class Detector(ImageTask):
 def _at_original(boxes: Boxes, seen: Size, original: Size) -> Boxes:
     """Boxes in the prepared picture as boxes in the original, cut off at its edges."""
     scaled = scale_boxes(boxes.boxes, seen, original)
-    return Boxes(clip_boxes(scaled, *original), boxes.labels, scores=boxes.scores)
+    return replace(boxes, boxes=clip_boxes(scaled, *original))
 
 
 def _preprocess_of(loaded: Loaded) -> DetectionPreprocess:
@@ -269,6 +277,8 @@ def _labels_of(loaded: Loaded) -> list[str]:
 def coco_json(found: dict[str, list[Detection]], labels: Sequence[str]) -> dict[str, Any]:
     """What was found in a folder, as COCO JSON with scores: readable by annotation tools.
 
+    Masks are run lengths.
+
     Args:
         found: the answer for each path, as `model(folder)` gives it.
         labels: the model's.
@@ -286,16 +296,19 @@ def coco_json(found: dict[str, list[Detection]], labels: Sequence[str]) -> dict[
             if answer["label"] not in labels:
                 raise DataError(f"{path}: {answer['label']!r} is none of the model's labels")
             x0, y0, x1, y1 = answer["box"]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": list(labels).index(answer["label"]) + 1,
-                    "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
-                    "area": round((x1 - x0) * (y1 - y0), 2),
-                    "iscrowd": 0,
-                    "score": answer["score"],
-                }
-            )
+            found_here: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": list(labels).index(answer["label"]) + 1,
+                "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
+                "area": round((x1 - x0) * (y1 - y0), 2),
+                "iscrowd": 0,
+                "score": answer["score"],
+            }
+            runs = as_json(answer).get("segmentation")
+            if runs is not None:
+                found_here["segmentation"] = runs
+                found_here["area"] = sum(runs["counts"][1::2])
+            annotations.append(found_here)
     categories = [{"id": i, "name": name} for i, name in enumerate(labels, start=1)]
     return {"images": images, "categories": categories, "annotations": annotations}

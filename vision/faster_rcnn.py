@@ -116,6 +116,8 @@ class Config(TrunkConfig):
 class FasterRCNN(nn.Module):
     """A ResNet, a pyramid of five maps, a network that proposes regions, one that names them."""
 
+    heads: type[RoIHeads] = RoIHeads
+
     takes_mask = (
         False  # a picture is not padded for its neighbours, so it does not change with them
     )
@@ -124,7 +126,7 @@ class FasterRCNN(nn.Module):
         self.config = config
         self.backbone = PyramidTrunk(config, LEVELS, coarser=False)
         self.rpn = RegionProposals(config)
-        self.roi_heads = RoIHeads(config)
+        self.roi_heads = self.heads(config)
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> Output:
         """The maps, and what every anchor says; `found` goes on from there.

@@ -19,7 +19,7 @@ SHAPES = ("circle", "square", "triangle")
 def write_shapes(
     folder: str | Path, count: int = 100, *, size: int = 128, most: int = 4, seed: int = 0
 ) -> Path:
-    """Write pictures of circles, squares and triangles, and their boxes as COCO JSON.
+    """Write pictures of circles, squares and triangles, their boxes and outlines as COCO JSON.
 
     Shapes have any colour and size and do not hide one another; the ground is noise of another
     colour.
@@ -57,6 +57,7 @@ def write_shapes(
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": (x1 - x0) * (y1 - y0),
                     "iscrowd": 0,
+                    "segmentation": [_outline(kind, x0, y0, x1, y1)],
                 }
             )
     content = {
@@ -146,6 +147,18 @@ def _picture(rng: np.random.Generator, size: int, most: int) -> tuple[Any, list[
         edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
         shapes.append((kind, tuple(int(a) + b for a, b in zip(edges, (x, y, x, y), strict=True))))
     return pixels.round().clip(0, 255).astype(np.uint8), shapes, classes
+
+
+def _outline(kind: int, x0: int, y0: int, x1: int, y1: int) -> list[float]:
+    """The polygon of a shape in its box, as x, y, x, y, ..."""
+    if kind == 0:
+        angle = np.arange(32) * (2 * np.pi / 32)
+        x = (x0 + x1) / 2 + np.cos(angle) * (x1 - x0) / 2
+        y = (y0 + y1) / 2 + np.sin(angle) * (y1 - y0) / 2
+        return [float(n) for n in np.stack([x, y], axis=1).round(2).reshape(-1)]
+    if kind == 1:
+        return [x0, y0, x1, y0, x1, y1, x0, y1]
+    return [(x0 + x1) / 2, y0, x1, y1, x0, y1]
 
 
 def _apart(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

@@ -31,8 +31,8 @@ def label_names(name: str) -> list[str]:
     """The class names of "imagenet-1k", "cifar-10", "coco-91" or "fashion-mnist", by their numbers.
 
     "imagenet-1k-background" has that class first, as TensorFlow counts; "coco-80" are those of
-    "coco-91" that are used, one after the other; "coco-90" are COCO's numbers from 1 on, which leave
-    out nothing but the background.
+    "coco-91" that are used, one after the other; "coco-90" are COCO's numbers from 1 on, which
+    leave out nothing but the background.
 
     Raises:
         ConfigError: there is no such list.

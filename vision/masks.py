@@ -53,9 +53,7 @@ class Mask:
 
     def image(self) -> Image.Image:
         """White where it is, black elsewhere."""
-        from PIL import Image
-
-        return Image.fromarray(self.mask.astype(np.uint8) * 255)
+        return mask_image(self.mask)
 
     def cut(self, image: Image.Image) -> Image.Image:
         """The thing alone: the part of the picture in its box, transparent around it.
@@ -91,6 +89,13 @@ class Mask:
     def __repr__(self) -> str:
         height, width = self.mask.shape
         return f"Mask({width} x {height} pixels: {self.share:.1%}, score {self.score:.3f})"
+
+
+def mask_image(mask: Array) -> Image.Image:
+    """A mask as a picture: white where it is, black elsewhere."""
+    from PIL import Image
+
+    return Image.fromarray(mask.astype(np.uint8) * 255)
 
 
 def draw_masks(image: Image.Image, masks: Sequence[Mask], *, opacity: float = 0.55) -> Image.Image:

@@ -106,13 +106,24 @@ def _classifier(model: Any, asked: Asked) -> Shown:
 
 
 def _detector(model: Any, asked: Asked) -> Shown:
+    from ...vision.instance_masks import as_json
+    from ...vision.masks import mask_image
+
     asked.refuse(f"is for {model.task}, and classifiers explain", "explain")
-    asked.refuse("gives no classes of pixels", "masks")
+    if not getattr(model.module, "finds_masks", False):
+        asked.refuse("finds boxes and no masks", "masks")
     asked.refuse("tells all that it finds", "top")
     asked.refuse("has labels of its own, and --labels is for models like CLIP", "labels")
 
     def write(path: Path, found: Any, name: str) -> None:
-        model.draw(path, found).save(asked.draw / f"{name}.png")  # type: ignore[operator]
+        if asked.draw is not None:
+            model.draw(path, found).save(asked.draw / f"{name}.png")
+        if asked.masks is not None:
+            for i, row in enumerate(found, start=1):
+                mask_image(row["mask"]).save(asked.masks / f"{name}-{i}.png")
+
+    def told(found: Any) -> Any:
+        return [as_json(row) for row in found]
 
     def lines(told: Any) -> list[str]:
         return [
@@ -131,9 +142,9 @@ def _detector(model: Any, asked: Asked) -> Shown:
         ]
 
     settings = {} if asked.threshold is None else {"threshold": asked.threshold}
-    return Shown(
-        ("label", "score", *_BOX), _same, lines, rows, settings, write if asked.draw else None
-    )
+    wanted = asked.masks is not None or asked.draw is not None
+    columns = ("label", "score", *_BOX)
+    return Shown(columns, told, lines, rows, settings, write if wanted else None)
 
 
 def _segmenter(model: Any, asked: Asked) -> Shown:

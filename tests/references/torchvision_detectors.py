@@ -98,6 +98,10 @@ from torchvision.models.detection.faster_rcnn import (  # noqa: E402
     TwoMLPHead,
 )
 from torchvision.models.detection.image_list import ImageList  # noqa: E402
+from torchvision.models.detection.mask_rcnn import (  # noqa: E402
+    MaskRCNNHeads,
+    MaskRCNNPredictor,
+)
 from torchvision.models.detection.transform import GeneralizedRCNNTransform  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 from torchvision.ops.feature_pyramid_network import (  # noqa: E402
@@ -159,7 +163,18 @@ def retinanet(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
     return model, {**config, "num_classes": CLASSES}, "retinanet"
 
 
-def faster_rcnn(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
+def mask_rcnn(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
+    more = {
+        "mask_head": MaskRCNNHeads(WIDTH, (6,) * 4, 1),
+        "mask_predictor": MaskRCNNPredictor(6, 6, CLASSES + 1),
+    }
+    model, config, _ = faster_rcnn(block, norm, detection.MaskRCNN, more)
+    return model, {**config, "mask_channels": 6}, "mask-rcnn"
+
+
+def faster_rcnn(
+    block: Any, norm: Any, kind: Any = detection.FasterRCNN, more: Any = None
+) -> tuple[Any, dict[str, Any], str]:
     backbone, config = trunk(block, norm, 4, LastLevelMaxPool())
     changed: dict[str, Any] = {
         "rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 50, "rpn_nms_thresh": 0.6,
@@ -167,13 +182,13 @@ def faster_rcnn(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
         "rpn_batch_size_per_image": 100_000 // 2, "box_batch_size_per_image": 4000,
         "box_detections_per_img": 30, "box_score_thresh": 0.1,
     }  # fmt: skip
-    model = detection.FasterRCNN(
+    model = kind(
         backbone, None, min_size=SIZES["shortest"], max_size=SIZES["longest"],
         rpn_anchor_generator=AnchorGenerator(
             tuple((side,) for side in ANCHORS), ((0.5, 1.0, 2.0),) * 5
         ),
         box_head=TwoMLPHead(WIDTH * 49, 12), box_predictor=FastRCNNPredictor(12, CLASSES + 1),
-        **changed,
+        **changed, **(more or {}),
     )  # fmt: skip
     return (
         model,
@@ -187,6 +202,8 @@ MODELS = {
     "retinanet-torchvision-old": (retinanet, BasicBlock, nn.BatchNorm2d),
     "faster-rcnn-torchvision": (faster_rcnn, Bottleneck, FrozenBatchNorm2d),
     "faster-rcnn-torchvision-batch": (faster_rcnn, BasicBlock, nn.BatchNorm2d),
+    "mask-rcnn-torchvision": (mask_rcnn, Bottleneck, FrozenBatchNorm2d),
+    "mask-rcnn-torchvision-old": (mask_rcnn, Bottleneck, nn.BatchNorm2d),
 }
 
 
@@ -212,11 +229,34 @@ def targets(first: int) -> list[dict[str, torch.Tensor]]:
     ]
     labels = [[0, 1, 2], [1, 0]]
     there = [
-        {"boxes": torch.tensor(b, dtype=torch.float32), "labels": torch.tensor(n) + first}
+        {
+            "boxes": torch.tensor(b, dtype=torch.float32),
+            "labels": torch.tensor(n) + first,
+            "masks": torch.stack([ellipse(*edges) for edges in b]),
+        }
         for b, n in zip(boxes, labels, strict=True)
     ]
     empty = {"boxes": torch.zeros((0, 4)), "labels": torch.zeros(0, dtype=torch.int64)}
-    return [*there, empty]
+    return [*there, {**empty, "masks": torch.zeros((0, 64, 96), dtype=torch.uint8)}]
+
+
+def ellipse(x0: float, y0: float, x1: float, y1: float) -> torch.Tensor:
+    """The pixels of an ellipse in a box."""
+    y, x = (t + 0.5 for t in torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij"))
+    across, down = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)
+    return (across**2 + down**2 <= 1).to(torch.uint8)
+
+
+def stored(found: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
+    """What was found; of masks of the whole picture their bits, of those over boxes the first."""
+    arrays: dict[str, Any] = {f"{prefix}.{key}": value for key, value in found.items()}
+    if "masks" in found:
+        masks = found["masks"][:, 0]
+        large = masks.shape[1:] != (28, 28)
+        arrays[f"{prefix}.masks"] = (
+            np.packbits((masks >= 0.5).numpy(), axis=-1) if large else masks[:8].clone()
+        )
+    return arrays
 
 
 def photos() -> list[np.ndarray[Any, Any]]:
@@ -236,7 +276,7 @@ def reference(model: Any, first: int) -> dict[str, Any]:
         image = torch.tensor(photo).permute(2, 0, 1) / 255
         with torch.no_grad():
             (found,) = model([image])
-        arrays |= {f"photo.{i}.{key}": value for key, value in found.items()}
+        arrays |= stored(found, f"photo.{i}")
     whole = (common.images(3, 3, 64, 96, seed=2) * 32).clip(-127, 127).to(torch.int8)
     sizes = [(64, 96), (60, 70), (64, 96)]
     whole[1, :, 60:] = 0
@@ -250,13 +290,15 @@ def reference(model: Any, first: int) -> dict[str, Any]:
         hook = model.rpn.register_forward_hook(lambda _, __, out: proposed.append(out[0]))
     with torch.no_grad():
         for i, found in enumerate(model(list(pixels))):
-            arrays |= {f"{i}.{key}": value for key, value in found.items()}
+            arrays |= stored(found, str(i))
     if proposed:
         hook.remove()
         arrays |= {f"{i}.proposals": boxes for i, boxes in enumerate(proposed[0])}
     there = targets(first)
     for i, target in enumerate(there):
-        arrays |= {f"{i}.there.{key}": value for key, value in target.items()}
+        arrays |= {f"{i}.there.{key}": value for key, value in target.items() if key != "masks"}
+        if hasattr(model, "roi_heads") and model.roi_heads.has_mask():
+            arrays[f"{i}.there.masks"] = np.packbits(target["masks"].numpy(), axis=-1)
     model.train()
     losses = model(list(pixels), there)
     arrays |= {f"loss.{key}": value for key, value in losses.items()}
@@ -292,6 +334,8 @@ def old_name(name: str) -> str:
         del parts[4]
     elif name.startswith("rpn.head.conv."):
         parts[3:5] = []
+    elif name.startswith("roi_heads.mask_head."):
+        parts[2:4] = [f"mask_fcn{int(parts[2]) + 1}"]
     elif "_head.conv." in name and name.startswith("head."):
         parts[3:5] = [str(2 * int(parts[3]))]
     return ".".join(parts)
@@ -360,6 +404,7 @@ def names() -> None:
 PUBLISHED = {
     "retinanet_resnet50_fpn": "RetinaNet_ResNet50_FPN_Weights",
     "fasterrcnn_resnet50_fpn": "FasterRCNN_ResNet50_FPN_Weights",
+    "maskrcnn_resnet50_fpn": "MaskRCNN_ResNet50_FPN_Weights",
 }
 
 

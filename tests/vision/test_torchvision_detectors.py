@@ -1,4 +1,4 @@
-"""RetinaNet and Faster R-CNN: equal to torchvision in what they find, propose and learn."""
+"""RetinaNet, Faster and Mask R-CNN: equal to torchvision in what they find, propose and learn."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import pytest
 from PIL import Image
 
 import bestiary as bt
-from bestiary.core.errors import ConfigError, ShapeError, WeightsError
+from bestiary.core.errors import ConfigError, DataError, ShapeError, WeightsError
 from bestiary.core.weights import load_file
 from bestiary.hub import registry
+from bestiary.hub.cli import _run
 from bestiary.hub.loading import load
 from bestiary.hub.registry import Entry, entries, get
 from bestiary.vision.boxes import Boxes
+from bestiary.vision.detection_augment import Chain, CropBoxes, FlipBoxes, ResizeBoxes
 from bestiary.vision.detection_preprocess import DetectionPreprocess
 from bestiary.vision.detection_sets import detection_data
+from bestiary.vision.detector import coco_json
 from bestiary.vision.generated import write_shapes
+from bestiary.vision.instance_masks import filled, filled_all, pasted, run_lengths
 from bestiary.vision.labels import label_names
 
 DATA = Path(__file__).parent.parent / "references" / "data"
-ARCHITECTURES = ("retinanet", "faster-rcnn")
+ARCHITECTURES = ("retinanet", "faster-rcnn", "mask-rcnn")
 FOLDERS = sorted(p.name for name in ARCHITECTURES for p in DATA.glob(f"{name}-torchvision*"))
+SMALL = ["retinanet-torchvision", "faster-rcnn-torchvision", "mask-rcnn-torchvision"]
 PUBLISHED = json.loads(gzip.decompress((DATA / "torchvision_detector_names.json.gz").read_bytes()))
 #: Our names of the parts of a loss, and torchvision's.
 LOSSES = {
@@ -38,6 +43,7 @@ LOSSES = {
         "box": "loss_box_reg",
     },
 }
+LOSSES["mask-rcnn"] = {**LOSSES["faster-rcnn"], "mask": "loss_mask"}
 
 
 def curated() -> list[Entry]:
@@ -59,10 +65,13 @@ def first(model: Any) -> int:
 
 
 def targets(stored: dict[str, Any], model: Any) -> list[Boxes]:
-    return [
-        Boxes(stored[f"{i}.there.boxes"], stored[f"{i}.there.labels"] - first(model))
-        for i in range(3)
-    ]
+    found = []
+    for i in range(3):
+        masks = stored.get(f"{i}.there.masks")
+        masks = None if masks is None else np.unpackbits(masks, axis=-1)
+        labels = stored[f"{i}.there.labels"] - first(model)
+        found.append(Boxes(stored[f"{i}.there.boxes"], labels, masks=masks))
+    return found
 
 
 def pictures() -> list[Any]:
@@ -80,6 +89,9 @@ def test_what_is_found_equals_the_reference(folder: str) -> None:
         np.testing.assert_array_equal(found.labels + first(model), stored[f"{i}.labels"])
         np.testing.assert_allclose(found.scores, stored[f"{i}.scores"], atol=1e-4)
         np.testing.assert_allclose(found.boxes, stored[f"{i}.boxes"], atol=1e-4)
+        if model.architecture == "mask-rcnn":
+            assert found.parts.shape == (len(found), 28, 28)
+            np.testing.assert_allclose(found.parts[:8], stored[f"{i}.masks"], atol=1e-4)
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if "rcnn" in f])
@@ -102,8 +114,22 @@ def test_pictures_to_boxes_equal_the_reference(folder: str) -> None:
         np.testing.assert_allclose(found.scores, stored[f"photo.{i}.scores"], atol=1e-4)
         np.testing.assert_allclose(found.boxes, stored[f"photo.{i}.boxes"], atol=2e-4)
     answers = model(photos[0], threshold=0.3)
-    assert set(answers[0]) == {"label", "score", "box"}
+    with_mask = {"mask"} if model.architecture == "mask-rcnn" else set()
+    assert set(answers[0]) == {"label", "score", "box"} | with_mask
+    if with_mask:
+        for i, photo in enumerate(photos):
+            theirs = np.unpackbits(stored[f"photo.{i}.masks"], axis=-1)[..., : photo.shape[1]] > 0
+            ours = model(photo, threshold=0)
+            assert len(theirs) == len(ours)
+            for answer, wanted in zip(ours, theirs, strict=True):
+                both = np.count_nonzero(answer["mask"] & wanted)
+                assert both >= 0.99 * np.count_nonzero(answer["mask"] | wanted)
     assert answers[0]["label"] == model.labels[found_first(stored, model)]
+
+
+def told(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answers with their masks as something that can be compared."""
+    return [{k: v.tobytes() if k == "mask" else v for k, v in a.items()} for a in answers]
 
 
 def found_first(stored: dict[str, Any], model: Any) -> int:
@@ -296,31 +322,156 @@ def test_sizes_are_rounded_down() -> None:
         DetectionPreprocess(resize="cubic")
 
 
+# -- masks -------------------------------------------------------------------------------------
+
+OUTLINE = [np.array([[1, 1], [6, 1], [6, 4], [1, 4.0]])]
+
+
+def test_outlines_become_masks() -> None:
+    """Worked out by hand: a pixel belongs to what its middle lies in."""
+    mask = filled(OUTLINE, (6, 8))
+    assert mask[1:4, 1:6].all()
+    assert mask.sum() == 15
+    assert not filled([np.array([[0, 0], [0.4, 0], [0, 0.4]])], (3, 3)).any()
+    triangle = filled([np.array([[0, 0], [4, 4], [0, 4.0]])], (4, 4))
+    np.testing.assert_array_equal(triangle, np.tril(np.ones((4, 4), bool), -1))
+    beyond = filled([np.array([[-5, -5], [20, -5], [20, 20], [-5, 20.0]])], (3, 4))
+    assert beyond.all()
+    two = filled([*OUTLINE, np.array([[0, 4], [8, 4], [8, 6], [0, 6.0]])], (6, 8))
+    assert two.sum() == 15 + 16
+    assert filled_all([], (2, 3)).shape == (0, 2, 3)
+
+
+def test_a_mask_is_pasted_where_its_box_is() -> None:
+    whole = pasted(np.ones((28, 28)), np.array([2, 3, 12, 9]), (15, 20))
+    rows, columns = np.nonzero(whole)
+    edges = [rows.min(), rows.max(), columns.min(), columns.max()]
+    np.testing.assert_allclose(edges, [3, 8, 2, 11], atol=1)
+    assert not pasted(np.zeros((28, 28)), np.array([2, 3, 12, 9]), (15, 20)).any()
+    assert pasted(np.ones((28, 28)), np.array([0, 0, 20, 15]), (15, 20)).mean() > 0.85
+    point = pasted(np.ones((28, 28)), np.array([5.0, 5, 5, 5]), (15, 20))
+    assert point.sum() <= 1
+
+
+def test_masks_as_run_lengths() -> None:
+    mask = np.zeros((3, 4), bool)
+    mask[1:, 1] = True
+    mask[0, 2] = True
+    assert run_lengths(mask) == {"size": [3, 4], "counts": [4, 3, 5]}
+    mask[0, 0] = True
+    assert run_lengths(mask)["counts"] == [0, 1, 3, 3, 5]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = rng.random((5, 7)) < 0.5
+        counts = run_lengths(mask)["counts"]
+        values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        np.testing.assert_array_equal(values.reshape(7, 5).T, mask)
+
+
+def test_outlines_follow_boxes() -> None:
+    image = Image.new("RGB", (20, 10))
+    boxes = Boxes([[1, 1, 6, 4]], [0], outlines=[OUTLINE])
+    rng = np.random.default_rng(1)
+    chain = Chain((FlipBoxes(1.0), CropBoxes(0.7, p=1.0), ResizeBoxes((30, 40))))
+    for _ in range(10):
+        seen, moved = chain(image, boxes, rng)
+        mask = filled(moved.outlines[0], (seen.height, seen.width))
+        rows, columns = np.nonzero(mask)
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(found, moved.boxes[0], atol=1.01)
+
+
+def test_pictures_with_masks_are_drawn_and_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = load(DATA / "mask-rcnn-torchvision")
+    photo = pictures()[0]
+    answers = model(photo, threshold=0.5)
+    drawn = np.asarray(model.draw(photo, answers))
+    mask = np.zeros(photo.shape[:2], bool)
+    mask[20:40, 20:60] = True
+    one: dict[str, Any] = {"label": "kind 1", "score": 0.9, "box": [10, 10, 70, 50]}
+    plain, drawn = (
+        np.asarray(model.draw(photo, [a])).astype(int) for a in (one, {**one, "mask": mask})
+    )
+    assert (drawn[mask] != plain[mask]).any()
+    np.testing.assert_array_equal(drawn[~mask], plain[~mask])
+    with pytest.raises(ShapeError, match="84 x 60"):
+        model.draw(pictures()[1], answers)
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    content = coco_json({str(path): answers}, model.labels)
+    first_one = content["annotations"][0]
+    assert first_one["area"] == answers[0]["mask"].sum()
+    assert first_one["segmentation"]["size"] == [60, 84]
+    json.dumps(content)
+    folder = model.save(tmp_path / "model")
+    capfd.readouterr()
+    assert _run(["predict", str(folder), str(path), "--masks", str(tmp_path / "m"), "--json"]) == 0
+    (lines,) = json.loads(capfd.readouterr().out).values()
+    assert lines[0]["segmentation"] == run_lengths(answers[0]["mask"])
+    written = sorted((tmp_path / "m").glob("photo-*.png"))
+    assert len(written) == len(lines)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "m" / "photo-1.png")) > 0, answers[0]["mask"]
+    )
+
+
+def test_masks_that_are_missing_are_named(tmp_path: Path) -> None:
+    model = load(DATA / "mask-rcnn-torchvision")
+    stored = reference("mask-rcnn-torchvision")
+    pixels, sizes = batch(stored)
+    there = [Boxes(t.boxes, t.labels) for t in targets(stored, model)]
+    with pytest.raises(DataError, match="picture 0 of the batch has 3 boxes without masks"):
+        model.module.loss(pixels, None, there, sizes)
+    with pytest.raises(ShapeError, match="masks of shape"):
+        Boxes([[0, 0, 1, 1]], [0], masks=np.ones((2, 4, 4)))
+    path = write_shapes(tmp_path / "shapes", 4, size=64, seed=3)
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        del row["segmentation"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="has no outline"):
+        model.finetune(path, epochs=1, quiet=True)
+    content["annotations"][0]["segmentation"] = [[1, 2, 3]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="three points or more"):
+        detection_data(path)
+
+
 # -- as tasks ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+@pytest.mark.parametrize("folder", SMALL)
 def test_no_answer_depends_on_its_neighbours(folder: str) -> None:
     model, photos = load(DATA / folder), pictures()
     photos.append(photos[0][:40])
     together = model(photos, threshold=0)
-    assert together == [model(photo, threshold=0) for photo in photos]
+    alone = [model(photo, threshold=0) for photo in photos]
+    assert list(map(told, together)) == list(map(told, alone))
     drawn = model.draw(photos[0], together[0])
     assert drawn.size == (photos[0].shape[1], photos[0].shape[0])
 
 
-@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+@pytest.mark.parametrize("folder", SMALL)
 def test_a_picture_without_anything_gives_nothing(folder: str) -> None:
     model = load(DATA / folder)
     field = "score_thresh" if model.architecture == "retinanet" else "box_score_thresh"
     object.__setattr__(model.module.config, field, 1.0)
     assert model(Image.new("RGB", (50, 40))) == []
-    if model.architecture == "faster-rcnn":
+    if model.architecture != "retinanet":
         object.__setattr__(model.module.config, "rpn_score_thresh", 1.0)
         assert model(Image.new("RGB", (50, 40)), threshold=0) == []
 
 
-@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision-batch"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "retinanet-torchvision",
+        "faster-rcnn-torchvision-batch",
+        "mask-rcnn-torchvision-old",
+    ],
+)
 def test_a_few_pictures_are_learned_by_heart(folder: str, tmp_path: Path) -> None:
     data = detection_data(write_shapes(tmp_path / "shapes", 6, size=64, seed=3))
     model = load(DATA / folder, num_classes=len(data.labels)).module.train()
@@ -329,9 +480,10 @@ def test_a_few_pictures_are_learned_by_heart(folder: str, tmp_path: Path) -> Non
     prepared = preprocess.batch(data.paths)
     pixels = bt.tensor(prepared.pixel_values)
     optimizer = bt.optim.AdamW(model.parameters(), lr=4e-3)
+    there = [Boxes(t.boxes, t.labels, masks=filled_all(t.outlines, (64, 64))) for t in data.targets]
     losses = []
     for _ in range(25):
-        loss, _ = model.loss(pixels, None, data.targets, prepared.sizes)
+        loss, _ = model.loss(pixels, None, there, prepared.sizes)
         optimizer.zero_grad()
         loss.backward()
         bt.optim.clip_grad_norm_(list(model.parameters()), 1.0)
@@ -340,7 +492,7 @@ def test_a_few_pictures_are_learned_by_heart(folder: str, tmp_path: Path) -> Non
     assert losses[-1] < 0.6 * losses[1]
 
 
-@pytest.mark.parametrize("folder", ["retinanet-torchvision", "faster-rcnn-torchvision"])
+@pytest.mark.parametrize("folder", SMALL)
 def test_taught_other_classes(folder: str, tmp_path: Path) -> None:
     data = detection_data(write_shapes(tmp_path / "shapes", 6, size=64, seed=3))
     model = load(DATA / folder)
@@ -350,4 +502,5 @@ def test_taught_other_classes(folder: str, tmp_path: Path) -> None:
     again = load(tmp_path / "out")
     assert again.labels == data.labels
     assert again.preprocess == model.preprocess
-    assert again(data.paths[0], threshold=0) == new(data.paths[0], threshold=0)
+    before, after = (m(data.paths[0], threshold=0) for m in (new, again))
+    assert told(before) == told(after)
