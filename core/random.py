@@ -188,6 +188,20 @@ def set_state(value: Mapping[str, Any]) -> None:
     _numpy.bit_generator.state = value["numpy"]
 
 
+def snapshot() -> Any:
+    """Where all random streams stand, for `restore`; does not wait for a GPU."""
+    places = {device: g.state.array.copy() for device, g in _defaults.items()}
+    return _seed, places, _numpy.bit_generator.state
+
+
+def restore(taken: Any) -> None:
+    """Put all random streams back where `snapshot` found them."""
+    global _seed
+    _seed, places, _numpy.bit_generator.state = taken
+    for device, place in places.items():
+        default_generator(device).state.array[...] = place
+
+
 # -- distributions -----------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from .node import Node
     from .op import Op
 
 # An observer is called instead of the operation and must call `run()` itself, once:
@@ -27,6 +28,7 @@ class _State(threading.local):
     observers: tuple[Observer, ...] = ()
     cast: Cast | None = None
     backward: bool = False  # a backward pass is running
+    node: Node | None = None  # whose rule runs, where somebody observes
     loss_scaled: bool = False  # and began at a loss that was multiplied: it may overflow
     device: Any = None
     # A layer that ran in training mode without gradients since the last backward pass, and where.

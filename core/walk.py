@@ -40,6 +40,7 @@ def walk(
     Returns the gradients at `targets`; without targets they are added to the leaves' `.grad`.
     """
     observed = bool(watch.count and state.observers)
+    step = _observed_step if observed else _step
     on_tensors = create_graph or observed
     state.noisy = None  # what ran without gradients was for training
     order, useful = _reachable(edges, targets)
@@ -69,7 +70,7 @@ def walk(
                     )
             if not isinstance(node, Node) or (useful is not None and node not in useful.steps):
                 continue
-            _step(node, received, pending, owned, useful, on_tensors)
+            step(node, received, pending, owned, useful, on_tensors)
             if not retain:
                 node.saved = None
     return found
@@ -108,6 +109,15 @@ def _reachable(
 
 def _creation(node: Node | Leaf) -> int:
     return node.order
+
+
+def _observed_step(node: Node, *rest: Any) -> None:
+    """`_step`, telling observers which node it is about."""
+    before, state.node = state.node, node
+    try:
+        _step(node, *rest)
+    finally:
+        state.node = before
 
 
 def _step(

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import random
 from ..autocast import autocast
 from ..dtypes import DType
 from ..errors import ConfigError, WeightsError
 from ..nn import Module
-from ..optim import EMA, GradScaler, Optimizer, clip_grad_norm_
+from ..optim import EMA, GradScaler, Optimizer
 from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
@@ -31,6 +33,7 @@ from .numerics import numerics, warn_of_other_numerics
 from .precision import chosen_precision
 from .state import packed, unpacked
 from .store import Checkpoint, CheckpointStore
+from .tracing import Watch, trace
 
 if TYPE_CHECKING:
     from ..insight.runs.writer import Run
@@ -143,6 +146,7 @@ class Trainer:
         self.waited = 0  # epochs since the best
         self.skipped = 0  # steps left out since their gradients overflowed float16
         self.last: dict[str, float] = {}  # figures of the last step
+        self.watch = Watch()  # what an error will tell
         self._since = 0  # batches whose gradients wait for a step
         self._stop = False
 
@@ -160,12 +164,13 @@ class Trainer:
         while not self._finished():
             self.module.train()
             self.line.epoch(self)
+            batch = None
             for batch in self._timed(self.batches):
                 self._batch(batch)
                 if self._stop or self._enough_steps():
                     break
             else:
-                self._end_epoch()
+                self._end_epoch(batch)
                 continue
             break
         if self._stop or self._enough_steps():
@@ -183,23 +188,30 @@ class Trainer:
     def _enough_steps(self) -> bool:
         return self.max_steps is not None and self.step >= self.max_steps
 
-    def _batch(self, batch: Any) -> None:
+    def compute(self, batch: Any) -> tuple[Tensor, Mapping[str, float]]:
+        """The loss of a batch in the precision of the training, and numbers to report."""
         with nullcontext() if self.precision == "float32" else autocast(self.precision):
             found = self.loss(self.module, batch)
-        loss, figures = found if isinstance(found, tuple) else (found, {})
-        value = float(loss.item())
-        if not math.isfinite(value):
-            raise diverged(self, value)
-        self.scaler.scale(loss if self.accumulate == 1 else loss / self.accumulate).backward()
+        return found if isinstance(found, tuple) else (found, {})
+
+    def _batch(self, batch: Any) -> None:
+        self.watch.drawn = random.snapshot()
+        with np.errstate(all="ignore"):  # the errors say more than NumPy's warnings
+            loss, figures = self.compute(batch)
+            value = float(loss.item())
+            if not math.isfinite(value):
+                raise diverged(self, "loss", value, trace(self, batch, backward=False))
+            self.scaler.scale(loss if self.accumulate == 1 else loss / self.accumulate).backward()
         self._since += 1
+        self.watch.losses.append(value)
         self.last = {"loss": value, **figures}
         self.line.batch(self, batch)
         if self._since == self.accumulate:
-            self._update()
+            self._update(batch)
 
-    def _update(self) -> None:
+    def _update(self, batch: Any) -> None:
         self.last["lr"] = float(self.optimizer.param_groups[0]["lr"])
-        updated = self._step_optimizer()
+        updated = self._step_optimizer(batch)
         self.optimizer.zero_grad()
         self._since = 0
         self.step += 1
@@ -217,26 +229,26 @@ class Trainer:
         if self.save_every is not None and self.step % self.save_every == 0:
             self._save()
 
-    def _step_optimizer(self) -> bool:
+    def _step_optimizer(self, batch: Any) -> bool:
         """Clip and update; False where scaled gradients overflowed, and nothing was updated."""
         optimizer, scaler = self.optimizer, self.scaler
         scaler.unscale_(optimizer)
         overflowed = scaler.overflowed(optimizer)
-        if self.clip_norm is not None and not overflowed:
-            every = [p for group in optimizer.param_groups for p in group["params"]]
-            self.last["grad_norm"] = float(clip_grad_norm_(every, self.clip_norm).item())
+        if not overflowed:
+            with np.errstate(all="ignore"):
+                self.watch.check(self, batch)
         if scaler.enabled:
             self.last["loss_scale"] = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
         self.skipped += overflowed
         if overflowed and scaler.get_scale() < _LEAST_SCALE:
-            raise never_finite(self)
+            raise never_finite(self, trace(self, batch, backward=True))
         return not overflowed
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, batch: Any) -> None:
         if self._since:  # the last, incomplete group of accumulated batches
-            self._update()
+            self._update(batch)
         self.epoch += 1
         if self.schedule is not None and self.schedule_every == "epoch":
             self.schedule.step()
