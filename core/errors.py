@@ -85,5 +85,9 @@ class DataError(BestiaryError, ValueError):
     """Input data that cannot be read or used."""
 
 
+class OutOfMemoryError(BestiaryError, MemoryError):
+    """Memory ran out in training; says what takes how much, and which batch would fit."""
+
+
 class MissingExtra(BestiaryError, ImportError):
     """An optional library is needed and not installed; names the extra that brings it."""

@@ -89,6 +89,75 @@ def native() -> dict[str, Any]:
     return {"built": kernels.available(), **kernels.info()}
 
 
+def available_memory(device: Any) -> int | None:
+    """Bytes that this process can still have on a device; None where that is not known.
+
+    The least of what the machine, the control group, and the limit of the process leave.
+    """
+    if str(device) != "cpu":
+        from ..devices import as_device, backend_for
+
+        cuda = backend_for(as_device(device)).xp.cuda
+        pool = cuda.get_default_memory_pool()
+        free = int(cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+        limit = int(pool.get_limit())
+        return min(free, limit - int(pool.used_bytes())) if limit else free
+    kept = _kept_by_malloc()
+    found = [f for f in (_free_of_machine(), _free_of_group(), _free_of_process(kept)) if f]
+    return max(min(found), 0) if found else None
+
+
+def _free_of_machine() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = {line.split(":")[0]: line.split()[1] for line in lines}
+        return int(free["MemAvailable"]) * 1024
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def _free_of_group() -> int | None:
+    try:
+        found = {}
+        for name in ("max", "current"):
+            with open(f"/sys/fs/cgroup/memory.{name}", encoding="ascii") as file:
+                found[name] = file.read().strip()
+        with open("/sys/fs/cgroup/memory.stat", encoding="ascii") as lines:
+            cached = [int(v) for k, v in map(str.split, lines) if k.endswith("active_file")]
+        limit = found["max"]
+        return None if limit == "max" else int(limit) - int(found["current"]) + sum(cached)
+    except (OSError, ValueError):
+        return None
+
+
+def _free_of_process(kept: int) -> int | None:
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return limit - int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + kept
+    except (ImportError, OSError, ValueError):
+        return None
+
+
+def _kept_by_malloc() -> int:
+    """Bytes that were freed and are kept for new arrays (glibc), after giving back what it can."""
+
+    class Info(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]  # the ninth: free bytes
+
+    try:
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        library.mallinfo2.restype = Info
+        return int(library.mallinfo2().i)
+    except (OSError, AttributeError):
+        return 0
+
+
 def version_of(distribution: str) -> str | None:
     """The installed version, or None."""
     try:

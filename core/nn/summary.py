@@ -59,11 +59,11 @@ class Summary:
         text += [
             text[1],
             f"parameters        {self.parameters:,} ({self.trainable:,} trained), "
-            f"{_bytes(self.parameter_bytes + self.packed_bytes)}",
+            f"{readable_bytes(self.parameter_bytes + self.packed_bytes)}",
             f"arithmetic        {_count(self.flops)}FLOP (products, convolutions, attention)",
-            f"layer outputs     {_bytes(self.activation_bytes)}",
-            f"training memory   about {_bytes(training)} with gradients, "
-            f"{_bytes(training + 2 * self.parameter_bytes)} with Adam",
+            f"layer outputs     {readable_bytes(self.activation_bytes)}",
+            f"training memory   about {readable_bytes(training)} with gradients, "
+            f"{readable_bytes(training + 2 * self.parameter_bytes)} with Adam",
         ]
         return "\n".join(text)
 
@@ -76,7 +76,7 @@ class Summary:
             "" if row.shape is None else str(row.shape),
             f"{row.parameters:,}" if row.parameters else "",
             _count(row.flops) if row.flops else "",
-            _bytes(row.output_bytes) if row.output_bytes else "",
+            readable_bytes(row.output_bytes) if row.output_bytes else "",
         )
 
 
@@ -238,7 +238,8 @@ def _count(value: int) -> str:
     raise AssertionError
 
 
-def _bytes(value: float) -> str:
+def readable_bytes(value: float) -> str:
+    """A size in the largest unit that fits: 1.5 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

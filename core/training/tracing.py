@@ -58,6 +58,7 @@ class Watch:
         self._spent = 0.0
         self._far: Any = None
 
+    @np.errstate(all="ignore")
     def check(self, trainer: Trainer, batch: Any) -> None:
         """Clip the gradients, and notice what is not finite before it reaches the parameters.
 
@@ -119,7 +120,7 @@ def trace(trainer: Trainer, batch: Any, backward: bool) -> Trace:
     random.restore(trainer.watch.drawn)
     waiting = [p.grad for p in module.parameters()]
     try:
-        with _untouched(module), observing(tracer), np.errstate(all="ignore"):
+        with untouched(module), observing(tracer), np.errstate(all="ignore"):
             loss, _ = trainer.compute(batch)
             if backward:
                 trainer.optimizer.zero_grad()
@@ -203,7 +204,7 @@ def _in_batch(batch: Any, path: str = "batch") -> Iterator[str]:
 
 
 @contextmanager
-def _untouched(module: Any) -> Iterator[None]:
+def untouched(module: Any) -> Iterator[None]:
     """Put buffers back, such as running means, which another pass would move."""
     before = [(buffer, buffer.array.copy()) for buffer in module.buffers()]
     try:

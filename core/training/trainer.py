@@ -28,6 +28,7 @@ from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
 from .log import TrainingLog
+from .memory import exhaustion_told
 from .mistakes import diverged, never_finite
 from .numerics import numerics, warn_of_other_numerics
 from .precision import chosen_precision
@@ -166,7 +167,8 @@ class Trainer:
             self.line.epoch(self)
             batch = None
             for batch in self._timed(self.batches):
-                self._batch(batch)
+                with exhaustion_told(self, batch):
+                    self._batch(batch)
                 if self._stop or self._enough_steps():
                     break
             else:
@@ -235,8 +237,7 @@ class Trainer:
         scaler.unscale_(optimizer)
         overflowed = scaler.overflowed(optimizer)
         if not overflowed:
-            with np.errstate(all="ignore"):
-                self.watch.check(self, batch)
+            self.watch.check(self, batch)
         if scaler.enabled:
             self.last["loss_scale"] = scaler.get_scale()
         scaler.step(optimizer)
