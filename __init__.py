@@ -52,6 +52,8 @@ _NAMES = {
         ),
         "core.devices": "Device cuda_is_available device",
         "core.graph.compiled": "compile",
+        "core.insight.activations": "watch_activations",
+        "core.insight.flow": "gradient_flow",
         "core.insight.profile": "profile",
         "core.insight.runs.reader": "read_run",
         "core.insight.runs.writer": "Run",
@@ -103,6 +105,8 @@ _NAMES = {
         "core.random": "Generator manual_seed",
         "core.state": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
         "core.tensor": "Tensor",
+        "core.training.overfit": "overfit_one_batch",
+        "core.training.rates": "lr_find",
         "hub.commands.catalog": "info",
         "hub.loading": "load",
         "hub.registry": "list_models",
@@ -167,6 +171,8 @@ if TYPE_CHECKING:
     from .core.dtypes import uint32 as uint32
     from .core.dtypes import uint64 as uint64
     from .core.graph.compiled import compile as compile
+    from .core.insight.activations import watch_activations as watch_activations
+    from .core.insight.flow import gradient_flow as gradient_flow
     from .core.insight.profile import profile as profile
     from .core.insight.runs.reader import read_run as read_run
     from .core.insight.runs.writer import Run as Run
@@ -321,6 +327,8 @@ if TYPE_CHECKING:
     from .core.state import no_grad as no_grad
     from .core.state import set_grad_enabled as set_grad_enabled
     from .core.tensor import Tensor as Tensor
+    from .core.training.overfit import overfit_one_batch as overfit_one_batch
+    from .core.training.rates import lr_find as lr_find
     from .hub.commands.catalog import info as info
     from .hub.loading import load as load
     from .hub.registry import list_models as list_models

@@ -198,8 +198,11 @@ def restore(taken: Any) -> None:
     """Put all random streams back where `snapshot` found them."""
     global _seed
     _seed, places, _numpy.bit_generator.state = taken
-    for device, place in places.items():
-        default_generator(device).state.array[...] = place
+    for device, generator in _defaults.items():
+        if device in places:
+            generator.state.array[...] = places[device]
+        else:  # made since then
+            generator.manual_seed(_seed)
 
 
 # -- distributions -----------------------------------------------------------------------------

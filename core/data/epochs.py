@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .reading import Task
 from .samplers import batched
 from .seeding import STREAM, set_key
@@ -103,3 +103,26 @@ def _shorter(wanted: int, found: int) -> DataError:
         expected=wanted,
         got=found,
     )
+
+
+_PLACE = ("_epoch", "_skip", "_skip_samples", "_resume", "_running", "_seed")
+
+
+def bookmark(loader: Any) -> Callable[[], None]:
+    """A function that puts a DataLoader back, so that the next iteration is as it would be now.
+
+    Unlike its `state_dict`, from which an iteration goes on inside its epoch.
+    """
+    kept = {name: getattr(loader, name) for name in _PLACE}
+    sampler = loader.batch_sampler
+    try:
+        state = sampler.state_dict() if hasattr(sampler, "load_state_dict") else None
+    except ConfigError:  # around a sampler without state
+        state = None
+
+    def back() -> None:
+        vars(loader).update(kept)
+        if state is not None:
+            sampler.load_state_dict(state)
+
+    return back

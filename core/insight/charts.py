@@ -21,6 +21,7 @@ COLOURS = (
     (86, 180, 233),
 )
 _MARKED = 60  # points of a line up to which each has a dot
+_BARS = 150  # rows of a chart of bars at most
 _DARK = (8, 48, 107)  # the full cell of a confusion matrix
 
 
@@ -56,6 +57,8 @@ def step_chart(
     x_label: str = "step",
     size: tuple[int, int] = (720, 420),
     x_ticks: Sequence[float] | None = None,
+    x_log: bool = False,
+    mark: float | None = None,
 ) -> Image.Image:
     """Lines through points; values that are not finite leave a gap.
 
@@ -63,6 +66,8 @@ def step_chart(
         lines: name -> the places of its points, and their values.
         size: width and height in pixels.
         x_ticks: places that are named; round ones unless given.
+        x_log: the axis of places is logarithmic; they are positive.
+        mark: a place at which a vertical line is drawn.
     """
     width, height = size
     image = Image.new("RGB", size, _PAPER)
@@ -78,22 +83,31 @@ def step_chart(
     low, high = min(ticks[0], min(finite)), max(ticks[-1], max(finite))
     places = [float(x) for xs, _ in lines.values() for x in xs]
     first, last = min(places), max(places)
+    if x_log:
+        first, last = math.log10(first), math.log10(last)
+        x_ticks = x_ticks or powers_of_ten(first, last)
 
     def place(x: float, v: float) -> tuple[float, float]:
+        x = math.log10(x) if x_log else x
         across = left + (right - left) * ((x - first) / (last - first) if last > first else 0.5)
         return across, bottom - (bottom - top) * (v - low) / ((high - low) or 1.0)
 
+    start = 10.0**first if x_log else first
     for tick in ticks:
-        _, y = place(first, tick)
+        _, y = place(start, tick)
         draw.line((left, y, right, y), _GRID)
         label = f"{tick:.6g}"
         draw.text((left - 8 - draw.textlength(label, text), y - 8), label, _INK, text)
     for tick in x_ticks or nice_ticks(first, last):
-        if first <= tick <= last:
+        if x_log or first <= tick <= last:
             x, _ = place(tick, low)
             label = f"{tick:,.6g}"
             draw.text((x - draw.textlength(label, text) / 2, bottom + 6), label, _INK, text)
     draw.text(((left + right) / 2, height - 24), x_label, _INK, text)
+    if mark is not None:
+        x, _ = place(mark, low)
+        draw.line((x, top, x, bottom), _INK, 1)
+        draw.text((x + 4, top), f"{mark:.3g}", _INK, text)
     x = float(left)
     for (name, (xs, values)), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
         points = [
@@ -139,6 +153,78 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [i * step for i in range(first, last + 1)]
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis, of which the ends are given as exponents."""
+    first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
+    every = max(1, (last - first) // 8)
+    return [10.0**i for i in range(first, last + 1, every)] or [10.0**low, 10.0**high]
+
+
+def bar_chart(
+    bars: Mapping[str, Mapping[str, float]],
+    *,
+    title: str = "",
+    marked: Sequence[str] = (),
+    width: int = 720,
+) -> Image.Image:
+    """A row for each name with a bar for each of its values, on a logarithmic axis.
+
+    Args:
+        bars: name -> what -> a value; those that are 0 or not finite have no bar, and say so.
+            Of more than 150 names, the marked and the first are shown.
+        marked: names that are written in another colour.
+    """
+    text = font(12)
+    if len(bars) > _BARS:
+        title += f" ({_BARS} of {len(bars)})"
+        kept = set(sorted(bars, key=lambda name: name not in marked)[:_BARS])
+        bars = {name: values for name, values in bars.items() if name in kept}
+    kinds = list(dict.fromkeys(kind for values in bars.values() for kind in values))
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    shown = {name: name if len(name) <= 40 else "…" + name[-39:] for name in bars}
+    left = int(max((probe.textlength(name, text) for name in shown.values()), default=0)) + 24
+    tall = 7 * len(kinds) + 8
+    image = Image.new("RGB", (max(width, left + 240), 96 + tall * len(bars)), _PAPER)
+    draw = ImageDraw.Draw(image)
+    right, top, bottom = image.width - 24, 60, 60 + tall * len(bars)
+    draw.text((12, 12), title, _INK, font(17))
+    good = [v for values in bars.values() for v in values.values() if 0 < v < math.inf]
+    low = math.floor(math.log10(min(good, default=1.0)) - 0.2)
+    high = math.ceil(math.log10(max(good, default=1.0)) + 0.2)
+    for tick in powers_of_ten(low, high):
+        x = left + (right - left) * (math.log10(tick) - low) / (high - low)
+        draw.line((x, top, x, bottom), _GRID)
+        label = f"{tick:g}"
+        draw.text((x - draw.textlength(label, text) / 2, bottom + 6), label, _INK, text)
+    x = float(left)
+    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+        draw.rectangle((x, 42, x + 12, 52), colour)
+        draw.text((x + 17, 39), kind, _INK, text)
+        x += 40 + draw.textlength(kind, text)
+    for row, (name, values) in enumerate(bars.items()):
+        y = top + row * tall
+        ink = COLOURS[1] if name in marked else _INK
+        draw.text((left - 8 - draw.textlength(shown[name], text), y), shown[name], ink, text)
+        for i, colour in enumerate(_cycle(len(kinds))):
+            value = float(values.get(kinds[i], math.nan))
+            above = y + 3 + 7 * i
+            if 0 < value < math.inf:
+                end = left + (right - left) * (math.log10(value) - low) / (high - low)
+                draw.rectangle((left, above, end, above + 5), colour)
+            elif kinds[i] in values:
+                draw.text((left + 2, above - 5), f"{value:g}", COLOURS[1], font(10))
+    return image
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file, for notebooks."""
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def confusion_chart(

@@ -1,6 +1,17 @@
-"""Training: the loop, its checkpoints, and how its progress is shown."""
+"""Training: the loop, its checkpoints, how it is shown, and what helps to get it right."""
 
+from .overfit import Overfit, overfit_one_batch
+from .rates import RateSearch, lr_find
 from .store import Checkpoint, CheckpointStore
 from .trainer import History, Trainer
 
-__all__ = ["Checkpoint", "CheckpointStore", "History", "Trainer"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointStore",
+    "History",
+    "Overfit",
+    "RateSearch",
+    "Trainer",
+    "lr_find",
+    "overfit_one_batch",
+]
