@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..insight.runs.writer import Run
     from .trainer import Trainer
 
-_LEAST = 0.05  # seconds between figures of steps: more would be seen by nobody
+LEAST = 0.05  # seconds between figures of steps: more would be seen by nobody
 _SHARE = 0.01  # of the time, that histograms may take
 _MOST = 4_000_000  # values of a parameter beyond which its histogram takes a sample
 
@@ -28,7 +28,7 @@ class TrainingLog:
         """The figures of the last step, if it is some time since the last were written."""
         now = time.monotonic()
         if now >= self._next or trainer.step == 1 or trainer.step % trainer.log_every == 0:
-            self._next = now + _LEAST
+            self._next = now + LEAST
             figures = {f"train/{name}": value for name, value in trainer.last.items()}
             self.run.scalars(figures, trainer.step)
 

@@ -94,7 +94,7 @@ def unet_operations(unet: Module, rows: int, columns: int, tokens: int) -> float
             total += 2.0 * layer.weight.size * at
         elif isinstance(layer, Attention):
             seen = tokens if path.endswith("attn2") else at
-            total += 4.0 * at * seen * layer.to_q.weight.shape[0]
+            total += 4.0 * at * seen * layer.to_q.out_features
     return total
 
 
@@ -126,7 +126,7 @@ def decoder_operations(vae: Module, rows: int, columns: int) -> float:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             total += 2.0 * layer.weight.size * at
         elif isinstance(layer, Attention):
-            total += 4.0 * at * at * layer.to_q.weight.shape[0]
+            total += 4.0 * at * at * layer.to_q.out_features
     return total
 
 
@@ -140,7 +140,7 @@ def transformer_operations(network: Module, rows: int, columns: int) -> float:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             total += 2.0 * layer.weight.size * (1 if once else tokens)
         elif isinstance(layer, Attention):
-            total += 4.0 * tokens * tokens * layer.to_q.weight.shape[0]
+            total += 4.0 * tokens * tokens * layer.to_q.out_features
     return total
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from ...core import optim, random
 from ...core.errors import ConfigError
 from ...core.insight.progress import progress
+from ...core.insight.runs.writer import Run
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
+from ...core.training.log import LEAST
 from ...core.training.state import packed, unpacked
 from ...core.training.store import CheckpointStore
 from ...hub.card import Card
@@ -24,6 +26,7 @@ from ..small import Players, PlayerSettings
 from ..tasks.direct import DirectGenerator
 from .alarms import CollapseAlarm, check_figures
 from .grids import save_grid
+from .log import GRID, recorded
 from .pictures import Batches, Pictures
 from .settings import check_counts
 
@@ -102,6 +105,9 @@ class Adversarial:
         players: generator and critic.
         history: figures of the logged steps and of the epochs.
         steps: how many there are in all.
+
+    Args:
+        run: what figures and grids go into; one in `out` unless given.
     """
 
     def __init__(
@@ -113,9 +119,13 @@ class Adversarial:
         out: str | Path,
         device: str = "cpu",
         quiet: bool = False,
+        run: Run | None = None,
     ) -> None:
         self.settings = s = settings or Settings()
         self.kind, self.out, self.pictures, self.quiet = kind, Path(out), pictures, quiet
+        self.run = run
+        self._log: Run | None = None
+        self._next = 0.0  # when figures of steps are due again
         config_class, players_class = players_of(kind)
         random.manual_seed(s.seed)
         channels, height, width = pictures.shape
@@ -161,6 +171,17 @@ class Adversarial:
         """
         if resume is not None:
             self._resume(resume)
+        source, module = self.pictures.source, self.players.generator
+        with recorded(self.run, self.out, self.kind, source, self.settings, module) as self._log:
+            self._train()
+            self.ema.copy_to(module)
+            module.eval()
+            made = self.generator()
+            made.save(self.out / "model")
+        self._log = None
+        return made
+
+    def _train(self) -> None:
         while self.players.step < self.steps:
             begun, last = time.perf_counter(), {}
             self.players.generator.train()
@@ -178,11 +199,6 @@ class Adversarial:
                     if self.players.step >= self.steps:
                         break
             self._end_epoch(last, time.perf_counter() - begun)
-        self.ema.copy_to(self.players.generator)
-        self.players.generator.eval()
-        made = self.generator()
-        made.save(self.out / "model")
-        return made
 
     def _step(self, x: Tensor, labels: Tensor | None) -> dict[str, float]:
         labels = labels.to(self.device) if labels is not None and self.conditional else None
@@ -190,6 +206,10 @@ class Adversarial:
         step = self.players.step
         check_figures(figures, step, self.players.chosen.lr)
         self.ema.update()
+        now = time.monotonic()
+        if self._log is not None and (now >= self._next or step == 1 or step % 20 == 0):
+            self._next = now + LEAST
+            self._log.scalars({f"train/{name}": v for name, v in figures.items()}, step)
         if step % 20 == 0:
             self.history["steps"].append({"step": step, **figures})
         if step % self.settings.save_every == 0 and step < self.steps:
@@ -200,13 +220,16 @@ class Adversarial:
         samples = self.samples()
         columns = len(self.classes) if 0 < len(self.classes) <= 20 else None
         name = f"step-{self.players.step:06d}.png"
-        save_grid(samples, self.out / "samples" / name, columns)
+        path = save_grid(samples, self.out / "samples" / name, columns)
         row = {
             "step": self.players.step,
             **last,
             "variety": self._alarm(samples, self.players.step),
         }
         self.history["epochs"].append(row)
+        if self._log is not None:
+            self._log.scalar("evaluation/variety", row["variety"], self.players.step)
+            self._log.image(GRID, path, self.players.step)
         self._save()
         if not self.quiet:
             said = ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k != "step")

@@ -11,14 +11,17 @@ import numpy as np
 
 from ...core import optim, random
 from ...core.errors import ConfigError
+from ...core.insight.runs.writer import Run
 from ...core.nn import Module
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...core.training import Trainer
+from ...core.training.log import TrainingLog
 from ...hub.card import Card
 from ...hub.configuration import flags, positive, real
 from ..tasks.direct import DirectGenerator
 from .grids import save_grid
+from .log import GRID, recorded
 from .pictures import Batches, Pictures
 from .schedules import rates
 from .settings import check_counts
@@ -85,6 +88,9 @@ class Autoencoding:
     Attributes:
         module: the network.
         trainer: the loop; `trainer.history` holds the figures.
+
+    Args:
+        run: what figures and grids go into; one in `out` unless given.
     """
 
     def __init__(
@@ -96,11 +102,13 @@ class Autoencoding:
         out: str | Path,
         device: str = "cpu",
         quiet: bool = False,
+        run: Run | None = None,
     ) -> None:
         self.settings = s = settings or Settings()
         if kind not in NETWORKS:
             raise ConfigError(f"{kind!r} is none of {', '.join(NETWORKS)}", got=kind)
-        self.kind, self.out, self.pictures = kind, Path(out), pictures
+        self.kind, self.out, self.pictures, self.run = kind, Path(out), pictures, run
+        self._log: Run | None = None
         file = importlib.import_module(f"...{NETWORKS[kind][0]}", __name__)
         random.manual_seed(s.seed)
         channels, height, width = pictures.shape
@@ -148,11 +156,16 @@ class Autoencoding:
         Args:
             resume: "auto" goes on from the newest checkpoint in `out`, bit for bit.
         """
-        self.trainer.fit(resume=resume)
-        self.ema.copy_to(self.module)
-        self.module.eval()
-        made = self.generator()
-        made.save(self.out / "model")
+        source = self.pictures.source
+        with recorded(self.run, self.out, self.kind, source, self.settings, self.module) as log:
+            self._log, self.trainer.log = log, TrainingLog(log)
+            self.trainer.fit(resume=resume)
+            self.ema.copy_to(self.module)
+            self.module.eval()
+            made = self.generator()
+            made.save(self.out / "model")
+            self._show(self.module, "last")
+        self._log = self.trainer.log = None
         return made
 
     def _loss(self, module: Any, batch: tuple[Tensor, Tensor | None]) -> Any:
@@ -162,10 +175,14 @@ class Autoencoding:
         return module.loss(x.to(device), known)
 
     def _evaluate(self, module: Module) -> dict[str, float]:
-        columns = len(self.classes) if 0 < len(self.classes) <= 20 else None
-        name = f"epoch-{self.trainer.epoch:03d}.png"
-        save_grid(self.samples(module), self.out / "samples" / name, columns)
+        self._show(module, f"epoch-{self.trainer.epoch:03d}")
         return {}
+
+    def _show(self, module: Module, name: str) -> None:
+        columns = len(self.classes) if 0 < len(self.classes) <= 20 else None
+        path = save_grid(self.samples(module), self.out / "samples" / f"{name}.png", columns)
+        if self._log is not None:
+            self._log.image(GRID, path, self.trainer.step)
 
     def samples(self, module: Module) -> Array:
         """The pictures of the grid: the same latents and the same classes every time."""

@@ -17,18 +17,21 @@ import numpy as np
 
 from ...core import optim, random
 from ...core.errors import ConfigError
+from ...core.insight.runs.writer import Run
 from ...core.nn import Module
 from ...core.ops.reduction import mean
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...core.training import Trainer
+from ...core.training.log import TrainingLog
 from ...hub.card import Card
 from ...hub.configuration import expect, positive, real
 from ..pipelines.ddpm import sample
-from ..schedulers import DDIMScheduler
+from ..schedulers import DDIMScheduler, Scheduler
 from ..tasks.image_generator import ImageGenerator
 from ..unet2d import Config, UNet2DModel
 from .grids import save_grid
+from .log import GRID, recorded
 from .pictures import Batches, Pictures
 from .schedules import rates
 from .settings import check_counts
@@ -190,7 +193,7 @@ class DiffusionLoss:
 
     def __init__(
         self,
-        scheduler: DDIMScheduler,
+        scheduler: Scheduler,
         *,
         min_snr: float = 5.0,
         no_class: int | None = None,
@@ -206,22 +209,37 @@ class DiffusionLoss:
     ) -> tuple[Tensor, Mapping[str, float]]:
         x, labels = batch
         rng, count = random.numpy_rng(), x.shape[0]
-        # One timestep out of each of `count` equal parts: the loss varies less than with any.
-        spread = (rng.permutation(count) + rng.random(count)) / count
-        times = (spread * len(self.signal)).astype(np.int64)
+        times = self.times(count)
         noise = rng.standard_normal(x.shape, dtype=np.float32)
         classes = None
         if self.no_class is not None and labels is not None:
             dropped = rng.random(count) < self.drop_label
             classes = np.where(dropped, self.no_class, labels.numpy())
         errors = self.errors(module, x.numpy(), noise, times, classes)
+        return self.weighted(errors, times), {}
+
+    def times(self, count: int) -> Array:
+        """Timesteps of a batch: one out of each of `count` equal parts of all.
+
+        The loss varies less with them than with any.
+        """
+        rng = random.numpy_rng()
+        spread = (rng.permutation(count) + rng.random(count)) / count
+        return np.asarray((spread * len(self.signal)).astype(np.int64))
+
+    def weighted(self, errors: Tensor, times: Array) -> Tensor:
+        """The mean of the errors, each with the weight of its timestep."""
         factor = Tensor(self.weights[times].astype(np.float32)).to(errors.device)
-        return mean(errors * factor), {}
+        return mean(errors * factor)
 
     def errors(
-        self, module: Module, clean: Array, noise: Array, times: Array, classes: Array | None
+        self, module: Module, clean: Array, noise: Array, times: Array, beside: Array | None
     ) -> Tensor:
-        """The mean squared error of each sample, (B,), unweighted."""
+        """The mean squared error of each sample, (B,), unweighted.
+
+        Args:
+            beside: what the network is told beside the time: classes (B,), contexts (B, T, D).
+        """
         signal = np.sqrt(self.signal[times]).astype(np.float32)[:, None, None, None]
         sigma = np.sqrt(1 - self.signal[times]).astype(np.float32)[:, None, None, None]
         wanted = noise
@@ -231,8 +249,8 @@ class DiffusionLoss:
             wanted = clean
         device = module.device
         given = [Tensor(signal * clean + sigma * noise), Tensor(times.astype(np.float32))]
-        if classes is not None:
-            given.append(Tensor(classes))
+        if beside is not None:
+            given.append(Tensor(beside))
         difference = module(*(part.to(device) for part in given)) - Tensor(wanted).to(device)
         return mean(difference * difference, axis=(1, 2, 3))
 
@@ -269,6 +287,9 @@ class Diffusion:
         module: the network.
         trainer: the loop; `trainer.history` holds the figures.
         steps: how many there are in all.
+
+    Args:
+        run: what figures and grids go into; one in `out` unless given.
     """
 
     def __init__(
@@ -279,9 +300,10 @@ class Diffusion:
         out: str | Path,
         device: str = "cpu",
         quiet: bool = False,
+        run: Run | None = None,
     ) -> None:
         self.settings = s = settings or Settings()
-        self.out, self.pictures = Path(out), pictures
+        self.out, self.pictures, self.run = Path(out), pictures, run
         random.manual_seed(s.seed)
         classes = len(pictures.classes) if pictures.labels is not None else 0
         self.module = network(s, pictures.shape, classes).to(device=device)
@@ -296,6 +318,7 @@ class Diffusion:
             self.module.parameters(), lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay
         )
         self.ema = optim.EMA(self.module, decay=s.ema, warmup=True)
+        self._log: Run | None = None
         self._by_timestep = LossByTimestep(self.loss, pictures)
         self.trainer = Trainer(
             self.module,
@@ -320,12 +343,16 @@ class Diffusion:
         Args:
             resume: "auto" goes on from the newest checkpoint in `out`.
         """
-        self.trainer.fit(resume=resume)
-        self.ema.copy_to(self.module)
-        self.module.eval()
-        made = self.generator()
-        made.save(self.out / "model")
-        save_grid(self.samples(self.module), self.out / "samples" / "last.png", self._columns)
+        source = self.pictures.source
+        with recorded(self.run, self.out, "ddpm", source, self.settings, self.module) as log:
+            self._log, self.trainer.log = log, TrainingLog(log)
+            self.trainer.fit(resume=resume)
+            self.ema.copy_to(self.module)
+            self.module.eval()
+            made = self.generator()
+            made.save(self.out / "model")
+            self._show(self.module, "last")
+        self._log = self.trainer.log = None
         return made
 
     def generator(self) -> ImageGenerator:
@@ -363,6 +390,11 @@ class Diffusion:
         return np.asarray(made.cpu().numpy())
 
     def _evaluate(self, module: Module) -> dict[str, float]:
-        name = f"epoch-{self.trainer.epoch:03d}.png"
-        save_grid(self.samples(module), self.out / "samples" / name, self._columns)
+        self._show(module, f"epoch-{self.trainer.epoch:03d}")
         return self._by_timestep(module)
+
+    def _show(self, module: Module, name: str) -> None:
+        made = self.samples(module)
+        path = save_grid(made, self.out / "samples" / f"{name}.png", self._columns)
+        if self._log is not None:
+            self._log.image(GRID, path, self.trainer.step)

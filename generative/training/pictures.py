@@ -206,11 +206,12 @@ class Batches:
     incomplete one of an epoch is left out.
 
     Args:
+        pictures: `Pictures`; subclasses take what else has a length.
         flip: mirror each picture half of the time.
     """
 
     def __init__(
-        self, pictures: Pictures, batch_size: int, *, seed: int = 0, flip: bool = False
+        self, pictures: Any, batch_size: int, *, seed: int = 0, flip: bool = False
     ) -> None:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} must be at least 1", got=batch_size)
@@ -227,21 +228,22 @@ class Batches:
     def __len__(self) -> int:
         return len(self.pictures) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def __iter__(self) -> Iterator[Any]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.pictures))
-        mirrored = rng.random(len(order)) < 0.5
-        labels = self.pictures.labels
+        mirrored = (rng.random(len(order)) < 0.5) & self.flip
         while self.position < len(self):
             first = self.position * self.batch_size
             part = slice(first, first + self.batch_size)
-            values = self.pictures.scaled(order[part])
-            if self.flip:
-                turned = mirrored[part]
-                values[turned] = values[turned][..., ::-1]
             self.position += 1
-            yield Tensor(values), None if labels is None else Tensor(labels[order[part]])
+            yield self._batch(order[part], mirrored[part])
         self.epoch, self.position = self.epoch + 1, 0
+
+    def _batch(self, chosen: Array, mirrored: Array) -> Any:
+        """The pictures of these numbers, some of them mirrored."""
+        values, labels = self.pictures.scaled(chosen), self.pictures.labels
+        values[mirrored] = values[mirrored][..., ::-1]
+        return Tensor(values), None if labels is None else Tensor(labels[chosen])
 
     def state_dict(self) -> dict[str, Any]:
         """Which batch comes next."""

@@ -5,21 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import ConfigError
+from ...hub.loading import load
 from .adversarial import Adversarial
 from .adversarial import Settings as AdversarialSettings
 from .autoencoding import Autoencoding
 from .autoencoding import Settings as AutoencodingSettings
+from .captions import read_captions
 from .diffusion import Diffusion
 from .diffusion import Settings as DiffusionSettings
 from .pictures import Pictures, read_pictures
+from .text_to_image_lora import FILE, TextToImageLoRA
+from .text_to_image_lora import Settings as LoRASettings
 
 __all__ = [
     "AdversarialSettings",
     "AutoencodingSettings",
     "DiffusionSettings",
+    "LoRASettings",
     "adversarial",
     "autoencoding",
     "diffusion",
+    "text_to_image_lora",
 ]
 
 
@@ -74,3 +81,31 @@ def autoencoding(
     run = Autoencoding(_pictures(data, settings), settings, kind=recipe, out=out, **how)
     run.fit(resume)
     return _facts(out, run.trainer.last, run.trainer.step)
+
+
+def text_to_image_lora(
+    recipe: str,
+    data: str,
+    settings: LoRASettings,
+    *,
+    out: Path,
+    resume: str | None,
+    device: str = "cpu",
+    **how: Any,
+) -> dict[str, Any]:
+    """Teach a model pictures with captions; returns facts of the result."""
+    if not settings.model:
+        raise ConfigError(
+            "which model is to learn? --model NAME, such as stable-diffusion-v1-5 or a folder"
+        )
+    pictures = read_captions(data, settings.caption or None).first(settings.limit)
+    model = load(settings.model, device=device)
+    run = TextToImageLoRA(model, pictures, settings, out=out, **how)
+    run.fit(resume)
+    return {
+        "folder": str(out),
+        "file": str(out / FILE),
+        "samples": str(out / "samples"),
+        "steps": run.trainer.step,
+        **run.trainer.last,
+    }

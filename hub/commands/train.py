@@ -53,6 +53,13 @@ RECIPES = {
     "stylegan": Recipe(*_DIRECT, "a compact StyleGAN2"),
     "vae": Recipe(*_OWN_LOSS, "a variational autoencoder: quick and blurred"),
     "realnvp": Recipe(*_OWN_LOSS, "a normalising flow, with exact likelihoods"),
+    "text-to-image-lora": Recipe(
+        "generative.training.recipes",
+        "LoRASettings",
+        "text_to_image_lora",
+        "an adapter of --model: a style or a thing, of pictures with captions",
+        "a folder of pictures with captions: a.png and a.txt, or metadata.jsonl",
+    ),
     **{
         name.lower(): Recipe("rl.recipes", f"{name}Settings", "train", f"an agent: {what}", _ENV)
         for name, what in {

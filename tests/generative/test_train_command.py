@@ -63,13 +63,33 @@ def test_a_folder_becomes_a_model(recipe, folder, tmp_path):
     again = model(3, label=["dogs"] * 3, seed=[1, 2, 3], output="array")
     alone = model(1, label="dogs", seed=3, output="array")
     assert again[2:] == pytest.approx(alone, abs=1e-5)
-    assert list((tmp_path / "out" / "samples").glob("*.png")) or recipe != "dcgan"
+    assert list((tmp_path / "out" / "samples").glob("*.png"))
+    log = bt.read_run(tmp_path / "out")
+    assert log.status == "finished" and log.about["hyperparameters"]["recipe"] == recipe
+    assert any(name.startswith("train/") for name in log.scalars) and log.images["samples"]
     with pytest.raises(DataError, match="dogs"):
         model(1, label="dgos")
     with pytest.raises(DataError, match="0 to 1"):
         model(1, label=2)
     with pytest.raises(ConfigError):
         model(0)
+
+
+def test_a_run_that_is_given_takes_the_figures(tmp_path):
+    settings = adversarial.Settings(width=8, latent_size=4, steps=3, batch_size=8, samples=4)
+    with bt.Run(tmp_path / "log", system=False) as log:
+        for kind in ("dcgan", "wgan-gp"):
+            out = tmp_path / kind
+            adversarial.Adversarial(
+                pictures(), settings, kind=kind, out=out, quiet=True, run=log
+            ).fit()
+        assert log.about["status"] == "running"
+    found = bt.read_run(tmp_path / "log")
+    assert len(found.images["samples"]) == 2
+    assert {"train/generator", "evaluation/variety"} <= set(found.scalars)
+    assert not list(out.glob("events*"))
+    with pytest.raises(ConfigError, match="no run"):
+        adversarial.Adversarial(pictures(), settings, out=out, quiet=True, run="log").fit()
 
 
 def stopped(trainer, at):
