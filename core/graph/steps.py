@@ -20,7 +20,7 @@ import numpy as np
 from ..node import Leaf, Node
 from ..notice import CompileWarning, warn_once
 from ..state import state, watch
-from ..tensor import Tensor
+from ..tensor import Tensor, _wrap
 from .aliases import changing
 from .closeness import alike
 from .explanation import Explanation
@@ -115,8 +115,11 @@ class Steps:
             while len(self._shapes) > _PROGRAMS:
                 self._shapes.popitem(last=False)
         known.calls += 1
-        if known.why is not None or known.calls == 1 or any(x._node is not None for x in tensors):
+        if known.why is not None or known.calls == 1:
             return self.function(*args, **kwargs)
+        for x in tensors:
+            if x._node is not None:  # its gradient is left to the step
+                return self.function(*args, **kwargs)
         if known.leaves is None:
             return self._look(known, tensors, args, kwargs)
         trial = known.trials.setdefault(
@@ -125,9 +128,10 @@ class Steps:
         plan = trial.plan
         if plan is None:
             return self._learn(known, trial, tensors, args, kwargs)
-        if any(tensor.array is not array for tensor, array in plan.tensors):
-            trial.plan = trial.last = None  # parameters have other memory
-            return self._learn(known, trial, tensors, args, kwargs)
+        for tensor, array in plan.tensors:
+            if tensor.array is not array:  # parameters have other memory
+                trial.plan = trial.last = None
+                return self._learn(known, trial, tensors, args, kwargs)
         if plan.calls >= plan.look or plan.structure != watch.structure:
             return self._again(known, trial, plan, tensors, args, kwargs)
         plan.calls += 1
@@ -150,10 +154,10 @@ class Steps:
         else:
             found = plan.program(inputs)
         for leaf, place in plan.ends:
-            leaf.grad = None if place is None else Tensor(found[place])
+            leaf.grad = None if place is None else _wrap(found[place])
         for tensor in plan.written:
             tensor._cell[0] += 1
-        return rebuilt(plan.tree, [Tensor(x) for x in found[: plan.outputs]])
+        return rebuilt(plan.tree, [_wrap(x) for x in found[: plan.outputs]])
 
     # -- recording -----------------------------------------------------------------------------
 

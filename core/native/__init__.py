@@ -82,6 +82,7 @@ from .runtime import (
     set_isa,
     set_num_threads,
 )
+from .training import adam, cross_entropy, cross_entropy_backward
 
 __all__ = [
     "ACTIVATIONS",
@@ -93,6 +94,7 @@ __all__ = [
     "PackedWeight",
     "TokenAttention",
     "activation_step",
+    "adam",
     "add_step",
     "available",
     "batch_norm_apply",
@@ -103,6 +105,8 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_weight_grad",
+    "cross_entropy",
+    "cross_entropy_backward",
     "depthwise_conv2d",
     "depthwise_conv2d_input_grad",
     "depthwise_conv2d_weight_grad",

@@ -41,6 +41,7 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 #include "pooling.h"
 #include "quantized.h"
 #include "decode.h"
+#include "training.h"
 
 #define ENTRY(name, buffers) {#name, buffers, FN(name)},
 static const Entry FN(ENTRIES)[] = {KERNELS(ENTRY){0, 0, 0}};

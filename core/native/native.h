@@ -34,7 +34,8 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 /* A format of weights of few bits. */
 #define STORED(X, name) X(product_##name, "bf?fF?b?b") X(numbers_##name, "bF")
 
-/* name, buffers: f float32, d float64, h 16-bit, u uint32, b bytes; capital = written, ? = may be None */
+/* name, buffers: f float32, d float64, h 16-bit, u uint32,
+   l int64, b bytes; capital = written, ? = may be None */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
     X(relu, "fF") X(sigmoid, "fF") X(hardswish, "fF") \
@@ -58,6 +59,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     STORED(X, q8_0) STORED(X, q4_0) STORED(X, q4_1) STORED(X, q5_0) STORED(X, q5_1) \
     STORED(X, q4_k) STORED(X, q5_k) STORED(X, q6_k) \
     STORED(X, int8) STORED(X, bfloat16) STORED(X, float16) STORED(X, float32) \
+    X(cross_entropy, "flFD") X(cross_entropy_backward, "fldF") X(adam, "fFFF?F") \
     X(attend_token, "fff?f?fFFF") X(gated, "fF") X(added, "fF")
 
 typedef struct {

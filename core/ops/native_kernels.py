@@ -15,6 +15,7 @@ from . import (
     activation,
     attention,
     attention_blocks,
+    classification,
     conv,
     gelu,
     groupnorm,
@@ -56,6 +57,56 @@ def _max_unpool(
         return NotImplemented
     place: Any = {"stride": stride, "padding": padding, "dilation": dilation}
     return nchw(native.max_pool2d_backward(nhwc(values), rows, nhwc(largest), kernel, **place))
+
+
+# -- cross-entropy ---------------------------------------------------------------------------------
+
+
+def _rows_and_ids(x: Any, target: Any, weight: Any, smoothing: float) -> bool:
+    """Whether it is the common case: (B, C) with an id for each row, and no weights."""
+    return bool(
+        plain(x)
+        and x.ndim == 2
+        and x.flags.c_contiguous
+        and target.ndim == 1
+        and target.dtype == np.int64
+        and target.flags.c_contiguous
+        and weight is None
+        and not smoothing
+    )
+
+
+def _cross_entropy(
+    x: Any, target: Any, weight: Any, *, reduction: str, ignore_index: int, smoothing: float
+) -> Any:
+    if not _rows_and_ids(x, target, weight, smoothing):
+        return NotImplemented
+    if ignore_index >= 0 or target.view(np.uint64).max() >= x.shape[1]:
+        return NotImplemented  # ids that are left out, or wrong
+    loss, lse = native.cross_entropy(x, target)
+    if reduction == "none":
+        return loss, lse
+    total = loss.sum()
+    return total / np.float32(len(loss)) if reduction == "mean" else total, lse
+
+
+def _cross_entropy_backward(
+    grad: Any,
+    x: Any,
+    target: Any,
+    weight: Any,
+    lse: Any,
+    *,
+    reduction: str,
+    ignore_index: int,
+    smoothing: float,
+) -> Any:
+    if reduction == "none" or not _rows_and_ids(x, target, weight, smoothing):
+        return NotImplemented
+    if ignore_index >= 0 or target.view(np.uint64).max() >= x.shape[1]:
+        return NotImplemented
+    scale = grad.item() / (len(target) if reduction == "mean" else 1)
+    return native.cross_entropy_backward(x, target, lse, scale)
 
 
 # -- softmax and activations -----------------------------------------------------------------------
@@ -177,6 +228,8 @@ def register() -> None:
         (groupnorm.group_norm_backward, native_norms.group_norm_backward),
         (attention._attention, _attention),
         (attention.attention_backward, _attention_backward),
+        (classification._cross_entropy, _cross_entropy),
+        (classification.cross_entropy_backward, _cross_entropy_backward),
         (softmax._softmax, _softmax),
         (softmax.softmax_backward, _softmax_backward),
         (softmax._log_softmax, _log_softmax),

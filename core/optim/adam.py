@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from .. import native
+from ..dtypes import float32
 from ..tensor import Tensor
 from .blocks import (
     blocks,
     caster,
     compute_dtype,
     count,
+    joined,
     may_be_nonzero,
     numbers,
     update_op,
@@ -69,6 +74,40 @@ def adam_update(
         if decays and decoupled:
             p *= shrink
         p += t1
+
+
+def _adam_kernel(
+    skip: Any,
+    flat: Any,
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    max_exp_avg_sq: Any,
+    step: Any,
+    scalars: Any,
+    *grads: Any,
+    maximize: bool,
+    decoupled: bool,
+) -> Any:
+    if flat.dtype != float32 or any(g.dtype != float32 for g in grads):
+        return NotImplemented
+    if skip is not None and skip:
+        return None
+    lr, beta1, beta2, eps, decay = numbers(np, scalars)
+    t = count(np, step)
+    root = (1 - beta2**t) ** 0.5
+    pull = 0.0 if decoupled else -decay if maximize else decay
+    shrink = 1 - lr * decay if decoupled else 1.0
+    rate, sign = -lr / (1 - beta1**t) * root, -1.0 if maximize else 1.0
+    pull *= sign
+    factors = (rate, eps * root, 1 - beta1, beta2, 1 - beta2, shrink, pull, sign)
+    for where, g in joined(np, grads, float32):
+        top = None if max_exp_avg_sq is None else max_exp_avg_sq[where]
+        native.adam(g, flat[where], exp_avg[where], exp_avg_sq[where], top, factors)
+    return None
+
+
+if native.available():
+    adam_update.kernel("cpu")(_adam_kernel)
 
 
 class Adam(Optimizer):

@@ -132,6 +132,21 @@ def _parts(
         yield slice(start, start + waiting), waiting, _joined(xp, pending, dtype)
 
 
+def joined(xp: Any, sources: Sequence[Any], dtype: dtypes.DType) -> Iterator[tuple[slice, Any]]:
+    """All sources one after another, for kernels that go through memory themselves: small ones
+    joined to blocks, others as they are. Where each lies, and its values."""
+    pending: list[Any] = []
+    start = waiting = 0
+    for source in (*sources, None):
+        size = BLOCK if source is None else source.size
+        if pending and waiting + size > BLOCK:
+            yield slice(start, start + waiting), _joined(xp, pending, dtype)
+            start, waiting, pending = start + waiting, 0, []
+        if source is not None:
+            pending.append(source.reshape(-1))
+            waiting += source.size
+
+
 def _joined(xp: Any, parts: list[Any], dtype: dtypes.DType) -> Any:
     joined = parts[0] if len(parts) == 1 else xp.concatenate(parts)
     return joined if joined.dtype == dtype else joined.astype(dtype)
