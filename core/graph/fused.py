@@ -73,3 +73,25 @@ def linear_fused(
     """activation(linear(x, weight, bias) + add)."""
     out = REGISTRY["linear"].body(xp, x, weight, bias)
     return _finished(xp, out, add, activation)  # type: ignore[no-any-return]
+
+
+@op(outputs=2, differentiable=False)  # "several": one for each wanted step
+def chain(
+    xp: Any,
+    *xs: Tensor,
+    steps: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...],
+    wanted: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> tuple[Tensor, ...]:
+    """Elementwise operations one after another, as core/native/chain.py describes them."""
+    values: list[Any] = []
+    for name, operands in steps:
+        arrays = [
+            value if kind == "number" else (xs if kind == "input" else values)[value]
+            for kind, value in operands
+        ]
+        constants = {}
+        if name.startswith("gelu"):
+            constants["approximate"] = "tanh" if "tanh" in name else "none"
+        values.append(REGISTRY[name.replace("_tanh", "")].body(xp, *arrays, **constants))
+    return tuple(xp.broadcast_to(values[k], shape) for k in wanted)

@@ -30,6 +30,8 @@ _MOST_TAPS = 64
 
 def lowered(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]]:
     """The function of a call, and the operands that it takes."""
+    if call.op.name == "chain":
+        return _chain(call), call.operands
     special = _SPECIAL.get(call.op.name)
     if special is not None and native.available() and _all_float32(graph, call):
         plain = call.op.name == "attention" or _constant_weights(graph, call)
@@ -81,6 +83,16 @@ def _direct(graph: Graph, call: Call) -> bool:
         elif not (x is None or type(x) in (int, float)):
             return False
     return floats or op._plain
+
+
+def _chain(call: Call) -> Run:
+    """Elementwise operations in one pass, if the kernels are there; with bare results for one."""
+    if native.available():
+        return native.Chain(
+            call.constants["steps"], call.constants["wanted"], call.constants["shape"]
+        )
+    run: Run = partial(call.op._cpu, **call.constants)
+    return run if len(call.results) > 1 else lambda *arrays: run(*arrays)[0]
 
 
 def _writing(run: Run) -> Run:

@@ -11,6 +11,7 @@ most 2 GiB at the end of the heap) unless `BESTIARY_KEEP_MEMORY` is `0` or a var
 own (`MALLOC_...`, `GLIBC_TUNABLES`) says how to allocate.
 """
 
+from .chain import Chain
 from .conv import (
     Convolution,
     PackedWeight,
@@ -89,6 +90,7 @@ __all__ = [
     "MAX_WIDTH",
     "NO_CLAMP",
     "RELU",
+    "Chain",
     "Clamp",
     "Convolution",
     "PackedWeight",

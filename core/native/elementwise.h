@@ -58,13 +58,14 @@ INLINE float FN(erfc)(float t, float *e) {
 
 INLINE float FN(erf_value)(float x) {
     float t = fabsf(x), s = x * x, e, far = copysignf(1.0f - FN(erfc)(t, &e), x);
-    float p = -0.00058681285f; /* erf(x) / x below 0.9 */
-    p = p * s + 0.0049687475f;
-    p = p * s - 0.026749747f;
-    p = p * s + 0.11281346f;
-    p = p * s - 0.37612447f;
-    p = p * s + 1.1283791f;
-    return t < 0.9f ? x * p : far;
+    float p = 8.585238e-05f; /* erf(x) / x - 1 below 0.9 */
+    p = p * s - 0.0008194046f;
+    p = p * s + 0.0052056503f;
+    p = p * s - 0.026861334f;
+    p = p * s + 0.11283733f;
+    p = p * s - 0.37612638f;
+    p = p * s + 0.12837917f;
+    return t < 0.9f ? x + x * p : far;
 }
 
 /* Distribution function of the standard normal; e = exp(-x^2 / 2). */

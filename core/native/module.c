@@ -32,7 +32,7 @@ static int get_buffer(PyObject *object, Py_buffer *view, char letter, const char
 /* run(kernel number, arrays, whole numbers, floats, items, items per block) */
 static PyObject *run(PyObject *self, PyObject *const *a, Py_ssize_t nargs) {
     Args args = {.grain = 1};
-    Py_buffer views[8];
+    Py_buffer views[14];
     int held = 0, at = 0;
     const Entry *entry = isa->entries;
     if (nargs != 6 || !PyTuple_Check(a[1]) || !PyTuple_Check(a[2]) || !PyTuple_Check(a[3])

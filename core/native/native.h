@@ -7,7 +7,7 @@
 /* One struct serves every kernel: buffers in the order of the table below, whole numbers and
    floats in the order that the kernel's own comment or struct gives. */
 typedef struct {
-    void *p[8];
+    void *p[14];
     int64_t n[20];
     float f[10];
     int64_t grain; /* items in a block; a reduction writes partial number begin / grain */
@@ -60,6 +60,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     STORED(X, q4_k) STORED(X, q5_k) STORED(X, q6_k) \
     STORED(X, int8) STORED(X, bfloat16) STORED(X, float16) STORED(X, float32) \
     X(cross_entropy, "flFD") X(cross_entropy_backward, "fldF") X(adam, "fFFF?F") \
+    X(chain, "uf?f?f?f?f?f?f?f?fF?F?F?F") \
     X(attend_token, "fff?f?fFFF") X(gated, "fF") X(added, "fF")
 
 typedef struct {

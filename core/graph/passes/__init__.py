@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..record import Graph
 from .affine import fold_affine
+from .chains import fuse_chains
 from .constants import fold_constants
 from .dead import remove_dead
 from .epilogues import fuse_epilogues
@@ -22,11 +23,15 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("constants computed", fold_constants),
     ("norms and scales folded into products", fold_affine),
     ("activations and sums joined to products", fuse_epilogues),
+    ("elementwise operations joined to chains", fuse_chains),
     ("dead calls removed at last", remove_dead),
 )
 
 #: Of training steps, whose parameters are no constants.
-STEP_PASSES: tuple[tuple[str, Pass], ...] = (("dead calls removed", remove_dead),)
+STEP_PASSES: tuple[tuple[str, Pass], ...] = (
+    ("dead calls removed", remove_dead),
+    ("elementwise operations joined to chains", fuse_chains),
+)
 
 __all__ = [
     "PASSES",
@@ -34,6 +39,7 @@ __all__ = [
     "Pass",
     "fold_affine",
     "fold_constants",
+    "fuse_chains",
     "fuse_epilogues",
     "remove_dead",
 ]

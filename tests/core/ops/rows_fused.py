@@ -8,7 +8,7 @@ import numpy as np
 from rows import Array, Row, Sample, sample
 from rows_nn import conv2d_by_definition
 
-from bestiary.core.graph.fused import conv2d_fused, group_norm_fused, linear_fused
+from bestiary.core.graph.fused import chain, conv2d_fused, group_norm_fused, linear_fused
 
 _ACTIVATIONS: dict[str, Any] = {
     "relu": lambda x: np.maximum(x, 0),
@@ -94,7 +94,30 @@ def _maps(rng: np.random.Generator) -> list[Sample]:
     ]
 
 
+def _chain(*xs: Array, steps: Any, wanted: Any, shape: Any) -> tuple[Array, ...]:
+    assert [name for name, _ in steps] == ["multiply", "tanh", "subtract"]
+    product = xs[0] * xs[1]
+    values = (product, np.tanh(product), np.tanh(product) - 0.5)
+    return tuple(np.broadcast_to(values[k], shape) for k in wanted)
+
+
+_STEPS = (
+    ("multiply", (("input", 0), ("input", 1))),
+    ("tanh", (("step", 0),)),
+    ("subtract", (("step", 1), ("number", 0.5))),
+)
+
+
+def _pairs(rng: np.random.Generator) -> list[Sample]:
+    x, y = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, 4)
+    return [
+        sample(x, y, steps=_STEPS, wanted=(2,), shape=(3, 4)),
+        sample(x, x, steps=_STEPS, wanted=(0, 2), shape=(3, 4)),
+    ]
+
+
 ROWS = [
+    Row(chain, _pairs, reference=_chain, order=0, half_ulp=None),
     Row(conv2d_fused, _images, reference=_conv, order=0, half_ulp=None),
     Row(group_norm_fused, _maps, reference=_group_norm, order=0, half_ulp=None),
     Row(linear_fused, _rows, reference=_linear, order=0, half_ulp=None),
