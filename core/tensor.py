@@ -438,6 +438,11 @@ class Tensor(Operators):
 
         return tensor_repr(self)
 
+    def _repr_html_(self) -> str:
+        from .insight.notebook import tensor_html
+
+        return tensor_html(self)
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and self.size == 1 else repr(self)
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.errors import ConfigError, DataError, ShapeError
+from ..core.insight.answers import Answers
 from ..core.paths import atomic
 from ..core.weights import load_file, save_file
 
@@ -71,7 +72,7 @@ class Index:
             if self.places is not None:
                 one["place"] = self.places[i]
             found.append(one)
-        return found
+        return Answers(found)
 
     def save(self, folder: str | Path) -> Path:
         """Write texts and vectors to a folder."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..core.errors import ConfigError, DataError
+from ..core.insight.answers import Answers
 from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.state import inference_mode
@@ -188,7 +189,7 @@ class Detector(ImageTask):
     def _answer(self, boxes: Boxes, threshold: float, picture: Size) -> list[Detection]:
         scores = np.zeros(0) if boxes.scores is None else boxes.scores
         order = np.argsort(-scores, kind="stable")
-        answers: list[Detection] = [
+        answers: Answers[Detection] = Answers(
             {
                 "label": self.labels[boxes.labels[i]],
                 "score": float(scores[i]),
@@ -196,7 +197,7 @@ class Detector(ImageTask):
             }
             for i in order
             if scores[i] >= threshold
-        ]
+        )
         if boxes.parts is not None:
             for answer, i in zip(answers, order, strict=False):  # those left out come last
                 answer["mask"] = pasted(boxes.parts[i], boxes.boxes[i], picture)

@@ -17,6 +17,7 @@ import numpy as np
 from ..core.data.images import EXTENSIONS
 from ..core.errors import BestiaryError, ConfigError, DataError
 from ..core.graph.compiled import Compiled
+from ..core.insight.answers import Answers
 from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.state import inference_mode
@@ -64,6 +65,11 @@ class ImageTask:
         self.report = report or Report()
         self.compile = True
         self._programs: dict[Any, Compiled] = {}
+
+    def _repr_html_(self) -> str:
+        from ..core.insight.notebook import task_html
+
+        return task_html(self)
 
     # -- the model -------------------------------------------------------------------------
 
@@ -141,7 +147,7 @@ class ImageTask:
         pictures = several(source)
         if pictures is None:
             return next(answers([source], 1, 1))
-        return list(answers(pictures, len(pictures), batch_size))
+        return Answers(answers(pictures, len(pictures), batch_size))
 
     def _all(self, sources: Any) -> list[Any]:
         if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():

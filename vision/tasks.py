@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.errors import ConfigError, DataError
+from ..core.insight.answers import Answers
 from ..core.insight.progress import progress
 from ..core.nn import Module
 from ..core.tensor import Tensor
@@ -240,7 +241,7 @@ class ImageClassifier(ImageTask):
         for logits in self._batches(self.module, pictures, batch_size, total):
             for row in softmax(logits):
                 best = np.argsort(-row, kind="stable")[:top]
-                yield [{"label": self.labels[i], "score": float(row[i])} for i in best]
+                yield Answers({"label": self.labels[i], "score": float(row[i])} for i in best)
 
 
 def _nearest(name: str, labels: Sequence[str], count: int = 3) -> list[str]:

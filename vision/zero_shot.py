@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..core.errors import ConfigError, HubError
+from ..core.insight.answers import Answers
 from ..core.nn import Module
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
@@ -104,7 +105,7 @@ class ZeroShotClassifier(ImageTask):
             for rows in self._scores(texts, pictures, total, size):
                 for row in rows:
                     best = np.argsort(-row, kind="stable")[:top]
-                    yield [{"label": names[i], "score": float(row[i])} for i in best]
+                    yield Answers({"label": names[i], "score": float(row[i])} for i in best)
 
         return self._for_each(source, answers, batch_size)
 

@@ -127,6 +127,19 @@ class Profile:
     def __str__(self) -> str:
         return self.table()
 
+    def _repr_html_(self) -> str:
+        from .tables import html_block, html_table
+
+        parts = []
+        for by, rows in (("operation", self.by_op()), ("module", self.by_module())):
+            cells = [
+                (row["name"], f"{row['calls']:,}", _time(row["seconds"]), f"{row['share']:.1%}",
+                 _size(row["bytes"]))
+                for row in rows[:15]
+            ]  # fmt: skip
+            parts.append(html_table((by, "calls", "time", "share", "memory"), cells))
+        return html_block(self.table().splitlines()[-1], *parts)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         return {

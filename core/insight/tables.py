@@ -8,9 +8,8 @@ from typing import Any
 
 _MOST = 200  # rows and columns that a notebook shows
 _LONGEST = 200  # characters of a cell
-_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
-_LEFT = "text-align:left;padding:1px 10px 1px 0;white-space:pre-wrap"
-_RIGHT = "text-align:right;padding:1px 10px 1px 0;white-space:nowrap"
+_TABLE = '<table cellpadding="3" style="border-collapse:collapse">'
+_LEFT, _RIGHT = "text-align:left;white-space:pre-wrap", "text-align:right"
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
@@ -34,7 +33,7 @@ def html_table(
     """The same for a notebook: escaped, in its own colours, of at most 200 rows and columns."""
     shown = rows[:_MOST]
     wide = len(head) > _MOST
-    parts = [f'<table style="{_STYLE}">']
+    parts = [_TABLE]
     if caption:
         parts.append(f'<caption style="text-align:left">{escaped(caption)}</caption>')
     if any(head):
@@ -63,4 +62,5 @@ def escaped(value: Any) -> str:
 
 def html_block(title: str, *parts: str) -> str:
     """A heading and what belongs to it; the parts are HTML already."""
-    return f"<div><b>{escaped(title)}</b>{''.join(parts)}</div>"
+    heading = f"<b>{escaped(title)}</b>" if title else ""
+    return f"<div>{heading}{''.join(parts)}</div>"

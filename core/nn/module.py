@@ -324,6 +324,11 @@ class Module:
         body = [settings, *lines] if settings else lines
         return f"{name}(\n  " + "\n".join(body).replace("\n", "\n  ") + "\n)"
 
+    def _repr_html_(self) -> str:
+        from ..insight.notebook import module_html
+
+        return module_html(self)
+
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         """A table of the layers: output shape, parameters, FLOPs and memory of each.
 

@@ -17,6 +17,8 @@ from .module import Module
 from .parameter import Parameter
 from .quantized import count, packed_bytes
 
+_HEAD = ("layer", "output", "parameters", "FLOPs", "output memory")
+
 
 @dataclass
 class Row:
@@ -46,7 +48,7 @@ class Summary:
     flops: int = 0
 
     def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "FLOPs", "output memory")
+        head = _HEAD
         lines = [head] + [self._cells(row) for row in self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = []
@@ -68,6 +70,13 @@ class Summary:
         return "\n".join(text)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from ..insight.tables import html_block, html_table
+
+        rows = [self._cells(row) for row in self.rows]
+        facts = [line.split("  ", 1) for line in str(self).splitlines()[-4:]]
+        return html_block("", html_table(_HEAD, rows, left=2), html_table(("", ""), facts, left=2))
 
     def _cells(self, row: Row) -> tuple[str, str, str, str, str]:
         label = "  " * row.depth + (f"{row.name.rpartition('.')[2]}: " if row.name else "")

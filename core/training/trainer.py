@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from ..optim import EMA, GradScaler, Optimizer
 from ..state import no_grad
 from ..tensor import Tensor
 from .display import ProgressLine
+from .history import History
 from .log import TrainingLog
 from .memory import exhaustion_told
 from .mistakes import diverged, never_finite
@@ -45,18 +45,6 @@ _LEAST_SCALE = 2.0**-16  # no gradient that a model can be trained with overflow
 LossFunction = Callable[[Module, Any], "Tensor | tuple[Tensor, Mapping[str, float]]"]
 Evaluation = Callable[[Module], Mapping[str, float]]
 Callback = Callable[["Trainer"], "bool | None"]
-
-
-@dataclass
-class History:
-    """What happened: one record per logged step and per epoch."""
-
-    steps: list[dict[str, float]] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
-
-    def column(self, name: str, of: str = "epochs") -> list[float]:
-        """One figure over time; records without it are left out."""
-        return [row[name] for row in getattr(self, of) if name in row]
 
 
 class Trainer:

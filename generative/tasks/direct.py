@@ -167,6 +167,11 @@ class DirectGenerator:
             )
         return int(label)
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     @property
     def device(self) -> Any:
         """Where the network is."""

@@ -290,6 +290,11 @@ class ImageGenerator:
 
     # -- the model -----------------------------------------------------------------------------
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     @property
     def device(self) -> Any:
         """Where the network is."""

@@ -329,6 +329,11 @@ class LatentTask:
         """What else model_index.json says."""
         return {}
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     def __repr__(self) -> str:
         parts = ", ".join(self.config.networks)
         return (

@@ -49,6 +49,11 @@ class Part:
             report=loaded.report,
         )
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     @property
     def device(self) -> Any:
         """Where the network is."""

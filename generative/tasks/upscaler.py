@@ -112,6 +112,11 @@ class Upscaler:
         values = np.clip(made.cpu().numpy()[0].transpose(1, 2, 0), 0, 1)
         return from_array(np.round(values * 255).astype(np.uint8))
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     @property
     def device(self) -> Any:
         """Where the network is."""

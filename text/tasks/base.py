@@ -52,6 +52,11 @@ class TextTask:
         self.compile = True
         self._why = ""  # there is no tokenizer
 
+    def _repr_html_(self) -> str:
+        from ...core.insight.notebook import task_html
+
+        return task_html(self)
+
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> Self:
         """The task of what was loaded, with the tokenizer of its folder if it has one."""

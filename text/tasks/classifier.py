@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from ...core.errors import ConfigError, DataError
+from ...core.insight.answers import Answers
 from ...core.tensor import Tensor
 from ...hub.loading import Loaded
 from .encoder_task import BATCH, Array, EncoderTask, as_array, as_texts, sigmoid, softmax
@@ -70,7 +71,7 @@ class TextClassifier(EncoderTask):
         rows, single = as_texts(texts)
         others = None if pairs is None else as_texts(pairs)[0]
         scores = self.probabilities(rows, others, batch_size=batch_size, truncate=truncate)
-        answers = [self._best(row, top) for row in scores]
+        answers = Answers(self._best(row, top) for row in scores)
         return answers[0] if single else answers
 
     def probabilities(
@@ -113,7 +114,9 @@ class TextClassifier(EncoderTask):
         texts, _ = as_texts(documents)
         scores = self.probabilities([query] * len(texts), texts)[:, -1]
         order = np.argsort(-scores, kind="stable")[:top]
-        return [{"index": int(i), "score": float(scores[i]), "text": texts[i]} for i in order]
+        return Answers(
+            {"index": int(i), "score": float(scores[i]), "text": texts[i]} for i in order
+        )
 
     def evaluate(self, data: Any, *, text: str = "text", label: str = "label") -> dict[str, Any]:
         """How often it is right on labelled texts: `{"accuracy", "texts", "labels"}`.
@@ -145,7 +148,7 @@ class TextClassifier(EncoderTask):
 
     def _best(self, row: Array, top: int) -> list[dict[str, Any]]:
         order = np.argsort(-row, kind="stable")[:top]
-        return [{"label": self.labels[i], "score": float(row[i])} for i in order]
+        return Answers({"label": self.labels[i], "score": float(row[i])} for i in order)
 
     def _saved_labels(self) -> Sequence[str]:
         return self.labels

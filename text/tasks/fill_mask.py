@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import ConfigError, DataError
+from ...core.insight.answers import Answers
 from ...core.tensor import Tensor
 from .encoder_task import BATCH, Array, EncoderTask, as_array, as_texts, softmax
 
@@ -64,8 +65,8 @@ class FillMask(EncoderTask):
                 raise DataError(
                     f"the gap lies beyond the {self.max_length} tokens that {self.card.name} reads"
                 )
-            answers.append(gaps[0] if len(gaps) == 1 else gaps)
-        return answers[0] if single else answers
+            answers.append(gaps[0] if len(gaps) == 1 else Answers(gaps))
+        return answers[0] if single else Answers(answers)
 
     def _best(self, ids: list[int], place: int, row: Array, top: int) -> list[dict[str, Any]]:
         tokenizer = self._need_tokenizer()
@@ -82,7 +83,7 @@ class FillMask(EncoderTask):
                     "text": tokenizer.decode(filled),
                 }
             )
-        return found
+        return Answers(found)
 
     def __repr__(self) -> str:
         return f"FillMask({self.card.name!r}, on {self.device})"

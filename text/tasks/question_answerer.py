@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import ConfigError, DataError
+from ...core.insight.answers import Answers
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from .encoder_task import Array, EncoderTask, as_array, softmax
@@ -78,7 +79,7 @@ class QuestionAnswerer(EncoderTask):
         if no_answer:
             answers.append({"answer": "", "score": float(nothing), "start": 0, "end": 0})
             answers.sort(key=lambda answer: -answer["score"])
-        return answers[0] if top == 1 else answers[:top]
+        return answers[0] if top == 1 else Answers(answers[:top])
 
     def _scores(self, ids: list[int], kinds: list[int]) -> tuple[Array, Array]:
         with inference_mode():

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from ...core.errors import ConfigError
+from ...core.insight.answers import Answers
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...hub.loading import Loaded
@@ -62,7 +63,7 @@ class TokenClassifier(EncoderTask):
             raise ConfigError(f"grouping is one of {', '.join(GROUPINGS)}, got {grouping!r}")
         rows, single = as_texts(texts)
         answers = [self._of_text(text, grouping, set(ignore), truncate) for text in rows]
-        return answers[0] if single else answers
+        return answers[0] if single else Answers(answers)
 
     def _of_text(
         self, text: str, grouping: str, ignore: set[str], truncate: bool
@@ -89,7 +90,7 @@ class TokenClassifier(EncoderTask):
         ]
         if grouping != "none":
             found = _grouped(found)
-        return [
+        return Answers(
             {
                 "label": f["label"],
                 "score": f["score"],
@@ -99,7 +100,7 @@ class TokenClassifier(EncoderTask):
             }
             for f in found
             if f["label"] not in ignore
-        ]
+        )
 
     def _saved_labels(self) -> Sequence[str]:
         return self.labels

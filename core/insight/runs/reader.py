@@ -145,11 +145,9 @@ class RunLog:
         return step_chart(lines, title=self.name, size=size)
 
     def _repr_png_(self) -> bytes:
-        import io
+        from ..charts import png
 
-        buffer = io.BytesIO()
-        self.plot().save(buffer, format="PNG")
-        return buffer.getvalue()
+        return png(self.plot())
 
     def __repr__(self) -> str:
         counts = {

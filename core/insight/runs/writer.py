@@ -28,6 +28,8 @@ from .frames import frame
 from .use import Use
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..profile import Profile
 
 FILE = "run.json"
@@ -160,6 +162,23 @@ class Run:
             )
         with atomic(self.folder / PROFILE) as part:
             part.write_text(json.dumps(profile.to_dict()), encoding="utf-8")
+
+    def plot(self, *tags: str, size: tuple[int, int] = (720, 420)) -> Image.Image:
+        """A chart of what was logged so far, as `bt.read_run(folder).plot()` draws it.
+
+        Raises:
+            DataError: there are no numbers of that tag.
+        """
+        from .reader import read_run
+
+        if not self._closed:
+            self.flush()
+        return read_run(self.folder).plot(*tags, size=size)
+
+    def _repr_png_(self) -> bytes:
+        from ..charts import png
+
+        return png(self.plot())
 
     # -- the file --------------------------------------------------------------------------
 
