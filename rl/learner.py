@@ -95,6 +95,11 @@ class Learner(ABC):
         """The name of the algorithm."""
         return type(self).__name__
 
+    def _repr_html_(self) -> str:
+        from ..core.insight.notebook import agent_html
+
+        return agent_html(self)
+
     # -- what a subclass gives ---------------------------------------------------------------
 
     @abstractmethod

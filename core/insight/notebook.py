@@ -177,3 +177,23 @@ def task_html(task: Any) -> str:
         tree = f"<details><summary>network</summary>{module_html(network)}</details>"
     title = f"{type(task).__name__} {getattr(card, 'name', '')}"
     return html_block(title, html_table(("", ""), known, left=2), tree)
+
+
+def agent_html(agent: Any) -> str:
+    """What an agent is: its spaces, how far it has learned, settings, and its networks."""
+    rows: list[tuple[str, Any]] = [
+        ("observations", agent.observation_space),
+        ("actions", agent.action_space),
+        ("steps", f"{agent.steps:,}"),
+    ]
+    if agent.returns:
+        mean = f"{np.mean(agent.returns):.4g}, of the last {len(agent.returns)} episodes"
+        rows.append(("mean return", mean))
+    settings = [(name, value) for name, value in vars(agent.settings).items()]
+    networks = [
+        f"<details><summary>{escaped(name)}</summary>{module_html(network)}</details>"
+        for name, network in agent.modules().items()
+    ]
+    table = html_table(("", ""), settings, left=2)
+    inner = f"<details><summary>settings</summary>{table}</details>"
+    return html_block(agent.name, html_table(("", ""), rows, left=2), inner, *networks)

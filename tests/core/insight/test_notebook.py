@@ -235,6 +235,16 @@ def test_real_tasks_and_their_answers():
     assert Page(model(pictures, top=3)._repr_html_()).count("tr") == 7
 
 
+def test_agents():
+    agent = bt.rl.PPO("CartPole-v1", n_steps=16, batch_size=16, num_envs=1)
+    page = Page(agent._repr_html_())
+    for part in ("PPO", "Discrete(n=2", "settings", "n_steps", "Linear"):
+        assert part in page.text
+    assert "mean return" not in page.text
+    agent.returns.append(12.5)
+    assert "12.5, of the last 1 episodes" in Page(agent._repr_html_()).text
+
+
 # -- runs --------------------------------------------------------------------------------------
 
 
