@@ -41,20 +41,26 @@ def diverged(trainer: Trainer, what: str, value: float, found: Trace) -> GradErr
     small = ""
     if trainer.precision == "float16":
         small = "\nBeyond 65504, the largest float16? precision='bfloat16' has float32's range."
-    origin = found.origin
     return GradError(
         head + found.text + before + hint + small,
         step=step,
         lr=rate,
         value=value,
-        direction=found.direction,
-        op=origin.op if origin else None,
-        backward_of=origin.backward_of if origin else None,
-        module=origin.module(trainer.module) if origin else None,
-        line=origin.line if origin else None,
         losses=losses,
         gradient_norms=norms,
+        **_facts(trainer, found),
     )
+
+
+def _facts(trainer: Trainer, found: Trace) -> dict[str, str | None]:
+    origin = found.origin
+    return {
+        "direction": found.direction,
+        "op": origin.op if origin else None,
+        "backward_of": origin.backward_of if origin else None,
+        "module": origin.module(trainer.module) if origin else None,
+        "line": origin.line if origin else None,
+    }
 
 
 # Operations whose values or slopes are infinite at an edge of where they are defined.
@@ -73,4 +79,5 @@ def never_finite(trainer: Trainer, found: Trace) -> GradError:
         "Or train with precision='bfloat16', whose range is that of float32.",
         step=trainer.step + 1,
         scale=scale,
+        **_facts(trainer, found),
     )

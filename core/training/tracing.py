@@ -58,34 +58,40 @@ class Watch:
         self._spent = 0.0
         self._far: Any = None
 
-    @np.errstate(all="ignore")
     def check(self, trainer: Trainer, batch: Any) -> None:
         """Clip the gradients, and notice what is not finite before it reaches the parameters.
 
         Raises:
             GradError: a gradient is not finite; says where that began.
         """
-        step = trainer.step + 1
-        if trainer.clip_norm is not None:
-            norm = float(clip_grad_norm_(_trained(trainer), trainer.clip_norm).item())
-            trainer.last["grad_norm"] = norm
-        else:
-            begin = time.perf_counter()
-            due = len(self.norms) < 5 or self._spent <= _SHARE * (begin - self._start)
-            if not due and self._far_is_finite():
-                return
-            every = _trained(trainer)
-            grads = [p.grad for p in every if p.grad is not None]
-            norm = float(gradient_norm(*grads, norm_type=2.0).item()) if grads else 0.0
-            if self._far is None:
-                self._far = _far(every)
-            self._spent += time.perf_counter() - begin
+        with np.errstate(all="ignore"):
+            norm = self._norm(trainer)
+        if norm is None:
+            return
         # The squares of finite gradients may overflow.
         if not math.isfinite(norm) and any(
             p.grad is not None and not_finite(p.grad) for p in _trained(trainer)
         ):
             raise diverged(trainer, "gradients", norm, trace(trainer, batch, backward=True))
-        self.norms.append((step, norm))
+        self.norms.append((trainer.step + 1, norm))
+
+    def _norm(self, trainer: Trainer) -> float | None:
+        """The norm of all gradients, which are clipped; None if it is not taken this time."""
+        if trainer.clip_norm is not None:
+            norm = float(clip_grad_norm_(_trained(trainer), trainer.clip_norm).item())
+            trainer.last["grad_norm"] = norm
+            return norm
+        begin = time.perf_counter()
+        due = len(self.norms) < 5 or self._spent <= _SHARE * (begin - self._start)
+        if not due and self._far_is_finite():
+            return None
+        every = _trained(trainer)
+        grads = [p.grad for p in every if p.grad is not None]
+        norm = float(gradient_norm(*grads, norm_type=2.0).item()) if grads else 0.0
+        if self._far is None:
+            self._far = _far(every)
+        self._spent += time.perf_counter() - begin
+        return norm
 
     def _far_is_finite(self) -> bool:
         grad = None if self._far is None else self._far.grad

@@ -197,3 +197,10 @@ def test_snapshots_of_the_random_streams():
 def test_messages_are_short():
     error, _ = diverging(Head(lambda x: bt.exp(x * 1e4) * 0))
     assert len(str(error).splitlines()) <= 12
+
+
+@pytest.mark.filterwarnings("ignore:precision=:UserWarning")
+def test_scaled_gradients_that_are_never_finite_are_traced():
+    error, _ = diverging(Head(lambda x: bt.sqrt(x * 0)), batches(60), precision="float16")
+    assert (error.direction, error.backward_of, error.module) == ("backward", "sqrt", "head")
+    assert "although the loss scale" in str(error) and len(str(error).splitlines()) <= 12
