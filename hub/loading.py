@@ -36,6 +36,7 @@ from .repository import read_json
 from .sources import Request, described, obtain, of_entry
 
 GGUF = ".gguf"  # how the name of such a file ends
+NCNN = ".param"
 FILES = (".pth", ".pt", ".safetensors")  # of files that a curated model may be published as
 SINGLE = (".safetensors", ".ckpt")  # of files that may hold all networks of a pipeline
 MARKER = "bestiary"  # the key of config.json that tells our own saved models
@@ -277,6 +278,10 @@ def _curated(architecture: Architecture, entry: Entry, options: Options) -> Load
     found = of_entry(entry, options.request)
     card.source = described(found.source)
     options = _mapping(options, found.source)
+    # Other models may lie in the folder of a wheel that is installed.
+    layers = [path for name, path in found.files.items() if name.endswith(NCNN)]
+    if layers:
+        return _of_file(architecture, entry, layers[0], options, card)
     if found.path.is_dir():
         loaded = from_folder(found.path, options, name=entry.name, architecture=architecture)
         loaded.card, loaded.preprocess = card, entry.preprocess or loaded.preprocess

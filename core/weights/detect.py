@@ -9,12 +9,13 @@ from typing import Literal
 from ..errors import WeightsError
 from .source import FilePath, Source, quoted
 
-Format = Literal["safetensors", "torch", "index", "gguf"]
+Format = Literal["safetensors", "torch", "index", "gguf", "ncnn"]
 
 _SAMPLE = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 
+NCNN_PARAM = b"7767517"  # the first line of a .param file
 # What else people keep weights in, by its first bytes: the name, and the way out.
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)", "Save the weights as safetensors."),
@@ -23,6 +24,7 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "an xz archive", "Unpack it: xz -d FILE"),
     (b"BZh", "a bzip2 archive", "Unpack it: bunzip2 FILE"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "Unpack it: zstd -d FILE"),
+    (b"\x47\x6b\x30\x01", "the weights of an ncnn model", "Give the .param file beside it."),
     (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", "Unpack it."),
 )
 
@@ -58,6 +60,8 @@ def detect(path: FilePath) -> Format:
         return "torch"
     if start.startswith(b"GGUF"):
         return "gguf"
+    if start[:8].rstrip(b"\r\n ") == NCNN_PARAM:
+        return "ncnn"
     for magic, what, way_out in _OTHERS:
         if start.startswith(magic):
             raise _not_weights(where, size, what, way_out)
@@ -77,7 +81,7 @@ def detect(path: FilePath) -> Format:
         where,
         size,
         f"of a kind that is not known (it begins with {start[:12]!r})",
-        "Weights are read from safetensors, torch checkpoints and GGUF files.",
+        "Weights are read from safetensors, torch checkpoints, GGUF files and ncnn models.",
     )
 
 

@@ -9,16 +9,16 @@ from typing import Any, Self
 import numpy as np
 
 from ...core.data.images import from_array, read_image
-from ...core.errors import ConfigError, WeightsError
+from ...core.errors import ConfigError
 from ...core.nn import Module
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
-from ...core.weights import load
 from ...hub.card import Card
 from ...hub.filling import Report
 from ...hub.loading import Loaded
-from ..esrgan import Config, RRDBNet, tiled
+from ..esrgan import tiled
 from ..pipelines.sampling import check_finite
+from ..upscalers import network_of
 
 TILE, OVERLAP = 192, 16  # pixels of the small picture
 
@@ -65,24 +65,17 @@ class Upscaler:
     def from_checkpoint(cls, path: str | Path, *, name: str | None = None) -> Self:
         """The network of a Real-ESRGAN checkpoint: its sizes are read off the weights.
 
+        Args:
+            path: a torch checkpoint, safetensors, or the .param file of an ncnn model.
+
         Raises:
-            WeightsError: it is no RRDBNet.
+            WeightsError: it is neither an RRDBNet nor an SRVGGNetCompact.
         """
         file = Path(path)
-        tensors = {key: np.asarray(value) for key, value in load(file).items()}
-        first = [key for key in tensors if key.endswith("conv_first.weight")]
-        # Files hold the averaged network, the last one, or both.
-        chosen = next((k for k in first if "ema" in k), first[0] if first else None)
-        if chosen is None:
-            raise WeightsError(f"{file} holds no RRDBNet: there is no conv_first.weight in it.")
-        prefix = chosen.removesuffix("conv_first.weight")
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        config = _sizes(state, file)
-        module = RRDBNet(config)
-        module.load_state_dict({k: Tensor(v.astype(np.float32)) for k, v in state.items()})
-        module.eval()
-        card = Card(name=name or file.stem, architecture="rrdbnet", task=cls.task, source=str(file))
-        return cls(module, config=config, card=card)
+        architecture, module, config = network_of(file)
+        name = name or file.stem
+        card = Card(name=name, architecture=architecture, task=cls.task, source=str(file))
+        return cls(module, config=config, card=card, architecture=architecture)
 
     def __call__(self, picture: Any, *, tile: int = TILE, overlap: int = OVERLAP) -> Any:
         """A picture, or each of a list, made larger.
@@ -107,7 +100,7 @@ class Upscaler:
         pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / np.float32(255)
         x = Tensor(np.ascontiguousarray(pixels)).to(self.device)
         with inference_mode():
-            made = tiled(self.module, x, self.scale, tile, overlap, 4 // self.scale)
+            made = tiled(self.module, x, self.scale, tile, overlap, self.config.fold)
         check_finite(made)
         values = np.clip(made.cpu().numpy()[0].transpose(1, 2, 0), 0, 1)
         return from_array(np.round(values * 255).astype(np.uint8))
@@ -142,28 +135,3 @@ class Upscaler:
 
     def __repr__(self) -> str:
         return f"Upscaler({self.card.name!r}, {self.scale} times, on {self.device})"
-
-
-def _sizes(state: dict[str, Any], file: Path) -> Config:
-    """The sizes of the network that these weights belong to."""
-    blocks = {key.split(".")[1] for key in state if key.startswith("body.")}
-    growth, last = state.get("body.0.rdb1.conv1.weight"), state.get("conv_last.weight")
-    first = state["conv_first.weight"]
-    if growth is None or last is None or first.ndim != 4:
-        raise WeightsError(f"{file} holds no RRDBNet: body or conv_last is missing.")
-    outputs = last.shape[0]
-    scale = {outputs: 4, 4 * outputs: 2, 16 * outputs: 1}.get(first.shape[1])
-    if scale is None:
-        raise WeightsError(
-            f"{file}: {first.shape[1]} channels go into the network and {outputs} come out of it, "
-            "which no scale explains.",
-            got=first.shape[1],
-        )
-    return Config(
-        num_in_ch=outputs,
-        num_out_ch=outputs,
-        scale=scale,
-        num_feat=first.shape[0],
-        num_block=len(blocks),
-        num_grow_ch=growth.shape[0],
-    )

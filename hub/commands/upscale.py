@@ -12,7 +12,7 @@ from ...core.paths import atomic
 from ..loading import load, task_class
 from .output import json_option, print_json
 
-_CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
+_CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors", ".param")
 
 
 @click.command("upscale")
@@ -25,8 +25,9 @@ _CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
 @click.option(
     "--model",
     "name",
-    required=True,
-    help="A name, a saved folder, or a Real-ESRGAN checkpoint such as RealESRGAN_x4plus.pth.",
+    default="realesrgan-x4plus",
+    show_default=True,
+    help="A name, a saved folder, or a checkpoint such as RealESRGAN_x4plus.pth or net.param.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A file, or a folder for many.")
 @click.option(

