@@ -52,6 +52,35 @@ def stable_diffusion(config: PartsConfig) -> Parts:
 
 
 @register(
+    "stable-diffusion-xl",
+    config=PartsConfig,
+    task="text-to-image",
+    class_names=(
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    ),
+    parts=(*_TEXT, "text_encoder_2"),
+    beside=("tokenizer", "tokenizer_2", "scheduler"),
+    entries=[
+        Entry(
+            name="stable-diffusion-xl-base-1.0",
+            aliases=("sdxl",),
+            sources=(Hub("stabilityai/stable-diffusion-xl-base-1.0"),),
+            config=None,
+            layout="native",
+            license="CreativeML OpenRAIL++-M",
+            parameters=3_468_837_867,  # counted
+            paper="https://arxiv.org/abs/2307.01952",
+        )
+    ],
+)
+def stable_diffusion_xl(config: PartsConfig) -> Parts:
+    """Pictures of what a text says, larger: two text encoders, and the size as a condition."""
+    return Parts.of(config)
+
+
+@register(
     "dit-pipeline",
     config=PartsConfig,
     task="class-conditional-image-generation",

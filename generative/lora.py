@@ -38,6 +38,7 @@ _PROCESSOR = re.compile(r"(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|u
 _DOTTED = {
     "unet.": "unet",
     "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
     "transformer.": "transformer",
     "base_model.model.": "unet",
 }

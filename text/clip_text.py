@@ -313,6 +313,11 @@ class ProjectedText(ClipText):
         found = super().forward(input_ids, attention_mask)
         return ProjectedFeatures(self.text_projection(found.pooler_output), found.last_hidden_state)
 
+    def whole(self, last: Tensor, input_ids: Tensor) -> Tensor:
+        """What stands for texts, of the last of their `states`. Shape: (B, projection_dim)"""
+        out: Tensor = self.text_projection(self._ends(self.final_layer_norm(last), input_ids))
+        return out
+
 
 _READ = {f.name for f in fields(TextConfig)}
 # Of the training and of the tokenizer.

@@ -81,6 +81,11 @@ class Prompts:
     ) -> None:
         self.encoder, self.tokenizer, self.pad = encoder, tokenizer, pad
 
+    @property
+    def length(self) -> int:
+        """Tokens that the encoder takes."""
+        return int(self.encoder.config.max_position_embeddings)
+
     def ids(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """The tokens of texts, filled up to the length of the encoder. Shape: (B, T).
 
@@ -95,7 +100,7 @@ class Prompts:
                 "Or give it one: model.use_tokenizer('folder/of/a/clip/model'), or without a "
                 "folder, to fetch CLIP's."
             )
-        length = self.encoder.config.max_position_embeddings
+        length = self.length
         rows = np.full((len(texts), length), self.pad, np.int64)
         for row, text in zip(rows, texts, strict=True):
             tokens = self.tokenizer.encode(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -63,13 +63,26 @@ class TextToImage(LatentTask):
     """
 
     task = "text-to-image"
+    guidance = GUIDANCE  # unless another is given
+    strength = STRENGTH
 
     def __init__(self, *args: Any, prompts: Prompts, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.prompts = prompts
         from ..lora import Adapters
 
-        self.adapters = Adapters({"unet": self.module.unet, "text_encoder": prompts.encoder})
+        names = ("unet", "text_encoder", "text_encoder_2")
+        here = {name: getattr(self.module, name, None) for name in names}
+        self.adapters = Adapters({name: part for name, part in here.items() if part is not None})
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> Self:
+        """The task of a pipeline that `bt.load` has loaded; of two encoders, its own."""
+        if cls is TextToImage and hasattr(loaded.module, "text_encoder_2"):
+            from .text_to_image_xl import TextToImageXL
+
+            return cast("Self", TextToImageXL.from_loaded(loaded))
+        return super().from_loaded(loaded)
 
     @classmethod
     def _arguments(cls, loaded: Loaded) -> dict[str, Any]:
@@ -150,7 +163,7 @@ class TextToImage(LatentTask):
         lcm = isinstance(walked, LCMScheduler)
         steps = (STEPS_LCM if lcm else STEPS) if steps is None else steps
         if guidance is None:
-            guidance = (GUIDANCE_LCM if distilled else 1.0) if lcm else GUIDANCE
+            guidance = (GUIDANCE_LCM if distilled else 1.0) if lcm else self.guidance
         how = Guidance(guidance, rescale)
         negatives = self._negatives(negative, len(texts), count)
         if distilled and negative is not None:
@@ -169,7 +182,16 @@ class TextToImage(LatentTask):
         start = self._given_latents(latents, (len(texts), channels, rows, columns), like)
         if start is not None and init is not None:
             raise ConfigError("latents and init are both given: one is what to begin with.")
-        contexts = self._contexts(texts, negatives, how, distilled, clip_skip, truncate)
+        contexts = self._contexts(
+            texts,
+            negatives,
+            how,
+            distilled,
+            clip_skip,
+            truncate,
+            size=pair,
+            blank=negative is None,
+        )
         doubled = contexts[1] is not None
         cost = self._costs(len(texts), pair, len(walked.timesteps) - begin, doubled, batch_size)
         refuse_too_large(f"{self.card.name} at {pair[0]} x {pair[1]}", cost, self.device)
@@ -193,7 +215,7 @@ class TextToImage(LatentTask):
                 generators = generators_of(seeds[part], like.device)
                 sample = self._sample(
                     walked,
-                    [None if c is None else c[part] for c in contexts],
+                    [None if c is None else tuple(x[part] for x in c) for c in contexts],
                     how,
                     generators,
                     begin=begin,
@@ -207,7 +229,8 @@ class TextToImage(LatentTask):
                     **settings,
                 )
                 each = [
-                    {**said, "prompt": text, "negative": not_this, "seed": one}
+                    {**said, "prompt": text, "negative": self._told_negative(not_this, negative)}
+                    | {"seed": one}
                     for text, not_this, one in zip(
                         texts[part], negatives[part], seeds[part], strict=True
                     )
@@ -218,7 +241,7 @@ class TextToImage(LatentTask):
     def _sample(
         self,
         scheduler: Scheduler,
-        contexts: Sequence[Tensor | None],
+        contexts: Sequence[Condition | None],
         how: Guidance,
         generators: Sequence[Generator],
         *,
@@ -237,7 +260,7 @@ class TextToImage(LatentTask):
         like = next(unet.parameters())
         wanted, against = contexts
         assert wanted is not None
-        batch = wanted.shape[0]
+        batch = wanted[0].shape[0]
         wide = unet.config.in_channels != vae.config.latent_channels
 
         def latents_of(x: Any) -> Tensor:
@@ -264,20 +287,19 @@ class TextToImage(LatentTask):
         width = unet.config.time_cond_proj_dim
 
         def ask(values: Tensor, t: float, condition: Condition) -> Tensor:
-            context, *beside = condition
+            context, beside = condition[0], condition[1 + self.additions :]
+            more = self._added(condition[1 : 1 + self.additions])
             times = Tensor(np.full(values.shape[0], t, np.float32)).to(device=values.device)
             if beside:
                 values = concat([values, *beside], axis=1)
-            if width is None:
-                said: Tensor = network(values, times, context)
-            else:
-                waves = guidance_waves(how.scale, width, values)
-                said = network(values, times, context, timestep_cond=waves)
+            if width is not None:
+                more["timestep_cond"] = guidance_waves(how.scale, width, values)
+            said: Tensor = network(values, times, context, **more)
             return said
 
-        def told(context: Tensor | None) -> Condition | None:
+        def told(condition: Condition | None) -> Condition | None:
             masked = () if painting is None or painting.masked is None else (painting.masked,)
-            return None if context is None else (context, *masked)
+            return None if condition is None else (*condition, *masked)
 
         condition, other = told(wanted), told(against)
         assert condition is not None
@@ -324,8 +346,16 @@ class TextToImage(LatentTask):
         distilled: bool,
         skip: int,
         truncate: bool,
-    ) -> list[Tensor | None]:
-        """What the network is conditioned on, and what guidance leads away from."""
+        *,
+        size: tuple[int, int],
+        blank: bool,
+    ) -> list[Condition | None]:
+        """What the network is conditioned on, and what guidance leads away from.
+
+        Args:
+            size: of the pictures.
+            blank: no negative prompt was given.
+        """
         every = list(dict.fromkeys([*texts, *negatives]))
         each = {
             text: self.prompts.encode([text], skip=skip, truncate=truncate)
@@ -335,8 +365,18 @@ class TextToImage(LatentTask):
         with inference_mode():
             wanted = concat([each[t] for t in texts], axis=0).astype(like.dtype)
             if how.scale == 1 or distilled:
-                return [wanted, None]
-            return [wanted, concat([each[t] for t in negatives], axis=0).astype(like.dtype)]
+                return [(wanted,), None]
+            return [(wanted,), (concat([each[t] for t in negatives], axis=0).astype(like.dtype),)]
+
+    additions = 0  # tensors of a condition that the network takes beside the tokens
+
+    def _added(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """Arguments of the network out of these tensors."""
+        return {}
+
+    def _told_negative(self, text: str, given: Any) -> str | None:
+        """What a picture's file says of the negative prompt."""
+        return text
 
     def _pair(self, size: Any, init: Any) -> tuple[int, int]:
         """Height and width: as given, as the picture's, as the training's."""
@@ -362,7 +402,7 @@ class TextToImage(LatentTask):
         if strength is not None and init is None:
             raise ConfigError("strength is of a picture to begin with: init= is the picture.")
         if strength is None:
-            return 1.0 if init is None or mask is not None else STRENGTH
+            return 1.0 if init is None or mask is not None else self.strength
         return strength
 
     def cost(
@@ -371,10 +411,11 @@ class TextToImage(LatentTask):
         *,
         size: int | tuple[int, int] | None = None,
         steps: int = STEPS,
-        guidance: float = GUIDANCE,
+        guidance: float | None = None,
         batch_size: int = 1,
     ) -> Cost:
         """What a call with these settings will need: operations, time and memory."""
+        guidance = self.guidance if guidance is None else guidance
         return self._costs(count, self._pair(size, None), steps, guidance != 1, batch_size)
 
     def _costs(
@@ -382,7 +423,7 @@ class TextToImage(LatentTask):
     ) -> Cost:
         unet = self.module.unet
         rows, columns = (n // self.factor for n in size)
-        tokens = self.prompts.encoder.config.max_position_embeddings
+        tokens = self.prompts.length
         times = 2 if doubled else 1
         once = unet_operations(unet, rows, columns, tokens)
         batch = 1 if self.slicing else times * min(batch_size, total)

@@ -346,6 +346,8 @@ def _check(model: Any) -> None:
     config = model.module.unet.config
     if config.in_channels != model.module.vae.config.latent_channels:
         raise ConfigError(f"{model.card.name} paints into pictures, which this recipe does not.")
+    if config.addition_embed_type is not None:
+        raise ConfigError(f"{model.card.name} has two text encoders; this recipe teaches one.")
     if config.time_cond_proj_dim is not None:
         raise ConfigError(f"{model.card.name} is distilled; adapt the model that it came from.")
     kind = getattr(model.scheduler.config, "prediction_type", None)
