@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..core import nn
 from ..core.errors import ConfigError
@@ -21,7 +22,14 @@ from ..hub.configuration import positive, real
 from ..hub.registry import Entry, Layout, Metric, register
 from .anchors import cell_anchors
 from .boxes import Array, Boxes
-from .feature_pyramid import OLD_PYRAMID, PyramidTrunk, TrunkConfig, with_norm
+from .feature_pyramid import (
+    OLD_PYRAMID,
+    PyramidConfig,
+    PyramidTrunk,
+    TrunkConfig,
+    resnet_trunk,
+    with_norm,
+)
 from .region_proposals import Output, RegionProposals
 from .roi_heads import Chosen, RoIHeads
 from .transforms import Size
@@ -42,11 +50,11 @@ _RATES = (
 
 
 @dataclass(frozen=True)
-class Config(TrunkConfig):
-    """The defaults are Faster R-CNN R50-FPN; names as the arguments of torchvision's class.
+class RegionConfig(PyramidConfig):
+    """What is looked for in regions; names as the arguments of torchvision's class.
 
     Args:
-        anchor_sizes: for each map of the pyramid, the side of its square anchor.
+        anchor_sizes: sides of square anchors.
         aspect_ratios: of height to width.
         rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test: proposals of a map that are compared.
         rpn_post_nms_top_n_train, rpn_post_nms_top_n_test: proposals of a picture that are kept.
@@ -95,11 +103,8 @@ class Config(TrunkConfig):
         real(self.what, **{key: getattr(self, key) for key in _RATES})
         shapes = {f"aspect_ratios[{i}]": r for i, r in enumerate(self.aspect_ratios)}
         real(self.what, 0.01, 100, **shapes)
-        if len(self.anchor_sizes) != LEVELS + 1 or not self.aspect_ratios:
-            raise ConfigError(
-                f"{self.what}: anchor_sizes {self.anchor_sizes} are {LEVELS + 1}, one for each "
-                f"map, and there is at least one of aspect_ratios {self.aspect_ratios}"
-            )
+        if not self.aspect_ratios:
+            raise ConfigError(f"{self.what}: aspect_ratios is empty")
         for part in ("rpn", "box"):
             low, high = (getattr(self, f"{part}_{kind}_iou_thresh") for kind in ("bg", "fg"))
             if low > high:
@@ -109,12 +114,28 @@ class Config(TrunkConfig):
 
     @property
     def cells(self) -> list[Array]:
-        """The anchors of a place of each map."""
+        """The anchors of a place of each map: one size for each."""
         return [cell_anchors([side], self.aspect_ratios) for side in self.anchor_sizes]
 
 
+@dataclass(frozen=True)
+class Config(RegionConfig, TrunkConfig):
+    """The defaults are Faster R-CNN R50-FPN; see `RegionConfig` and `TrunkConfig`.
+
+    Args:
+        anchor_sizes: one for each map of the pyramid.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.anchor_sizes) != LEVELS + 1:
+            raise ConfigError(
+                f"{self.what}: anchor_sizes {self.anchor_sizes} are {LEVELS + 1}, one for each map"
+            )
+
+
 class FasterRCNN(nn.Module):
-    """A ResNet, a pyramid of five maps, a network that proposes regions, one that names them."""
+    """A trunk with a pyramid of maps, a network that proposes regions, one that names them."""
 
     heads: type[RoIHeads] = RoIHeads
 
@@ -122,11 +143,15 @@ class FasterRCNN(nn.Module):
         False  # a picture is not padded for its neighbours, so it does not change with them
     )
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Any) -> None:
         self.config = config
-        self.backbone = PyramidTrunk(config, LEVELS, coarser=False)
+        self.backbone = self.trunk(config)
         self.rpn = RegionProposals(config)
         self.roi_heads = self.heads(config)
+
+    def trunk(self, config: Any) -> PyramidTrunk:
+        """What gives the maps."""
+        return resnet_trunk(config, LEVELS, coarser=False)
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> Output:
         """The maps, and what every anchor says; `found` goes on from there.

@@ -16,7 +16,7 @@ from ..core.nn import functional as F
 from ..core.tensor import Tensor
 from ..hub.configuration import expect, positive, real
 from . import resnet
-from .frozen_norm import freeze_batch_norms
+from .frozen_norm import FrozenBatchNorm2d, freeze_batch_norms
 from .inputs import check_images
 
 
@@ -40,21 +40,17 @@ def top_down(inner: Any, outer: Any, maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class TrunkConfig:
-    """What the detectors on a ResNet with a pyramid share; the defaults are those of ResNet-50.
+class PyramidConfig:
+    """What detectors with a pyramid share.
 
     Args:
-        depths, hidden_sizes, layer_type, embedding_size: of the ResNet; see `resnet.Config`.
-        norm: "frozen": statistics, weights and biases of batch norms are never trained; "batch".
+        norm: of the network below it. "frozen": statistics, weights and biases of batch norms are
+            never trained; "batch".
         norm_eps: of batch norms.
         out_channels: of the maps of the pyramid.
         in_channels, num_classes: of the pictures and of the head.
     """
 
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
-    layer_type: str = "bottleneck"
-    embedding_size: int = 64
     norm: str = "frozen"
     norm_eps: float = 1e-5
     out_channels: int = 256
@@ -68,6 +64,23 @@ class TrunkConfig:
         positive(self.what, **{key: getattr(self, key) for key in sizes})
         real(self.what, norm_eps=self.norm_eps)
         expect({"norm": self.norm}, self.what, norm=("frozen", "batch"))
+
+
+@dataclass(frozen=True)
+class TrunkConfig(PyramidConfig):
+    """With a ResNet below the pyramid; the defaults are those of ResNet-50.
+
+    Args:
+        depths, hidden_sizes, layer_type, embedding_size: of the ResNet; see `resnet.Config`.
+    """
+
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    layer_type: str = "bottleneck"
+    embedding_size: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.resnet.depths) != 4:
             raise ConfigError(f"{self.what}: depths {self.depths} are of a ResNet of four stages")
 
@@ -119,24 +132,38 @@ class FeaturePyramid(nn.Module):
 
 
 class PyramidTrunk(nn.Module):
-    """A ResNet and a pyramid over its last maps."""
+    """A network that gives maps, and a pyramid over the last of them.
 
-    def __init__(self, config: TrunkConfig, levels: int, coarser: bool) -> None:
-        self.levels, self.channels = levels, config.in_channels
-        self.body = resnet.ResNet(config.resnet)
-        del self.body.fc
+    Args:
+        body: with `feature_maps`.
+        inputs: channels of its last maps, which the pyramid sees.
+        coarser: see `FeaturePyramid`.
+    """
+
+    def __init__(
+        self, config: PyramidConfig, body: nn.Module, inputs: Sequence[int], coarser: bool
+    ) -> None:
+        self.levels, self.channels = len(inputs), config.in_channels
+        self.body: Any = body
         if config.norm == "frozen":
-            freeze_batch_norms(self.body)
-        for part in self.body.modules():
-            if hasattr(part, "running_var"):
+            freeze_batch_norms(body)
+        for part in body.modules():
+            if isinstance(part, nn.BatchNorm2d | FrozenBatchNorm2d):
                 part.eps = config.norm_eps
-        self.fpn = FeaturePyramid(config.hidden_sizes[-levels:], config.out_channels, coarser)
+        self.fpn = FeaturePyramid(inputs, config.out_channels, coarser)
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
         """Shape: (B, in_channels, H, W) -> (B, out_channels, H_i, W_i), the finest first."""
         check_images(pixel_values, self.channels)
         maps: list[Tensor] = self.fpn(self.body.feature_maps(pixel_values)[-self.levels :])
         return maps
+
+
+def resnet_trunk(config: TrunkConfig, levels: int, coarser: bool) -> PyramidTrunk:
+    """A ResNet and a pyramid over its last maps."""
+    body = resnet.ResNet(config.resnet)
+    del body.fc
+    return PyramidTrunk(config, body, config.hidden_sizes[-levels:], coarser)
 
 
 #: Names that torchvision gave before its version 0.13, and gives its files still.
@@ -147,7 +174,7 @@ OLD_PYRAMID: dict[str, str | None] = {
 }
 
 
-def with_norm(config: TrunkConfig, names: Collection[str]) -> TrunkConfig:
+def with_norm(config: PyramidConfig, names: Collection[str]) -> PyramidConfig:
     """A configuration whose batch norms are of the kind that a file is of."""
     learning = any(name.endswith(".num_batches_tracked") for name in names)
     return replace(config, norm="batch" if learning else "frozen")

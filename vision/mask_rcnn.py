@@ -98,7 +98,7 @@ def _initialise(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
 class Heads(RoIHeads):
     """Names regions, moves their boxes, and says which places belong to the object."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.mask_head = MaskHead(config.out_channels, config.mask_channels)
         self.mask_predictor = MaskPredictor(config.mask_channels, config.num_classes)

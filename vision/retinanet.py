@@ -40,7 +40,7 @@ from .anchors import (
 )
 from .boxes import Array, Boxes, batched_nms, clip_boxes
 from .fcos import ClassHead
-from .feature_pyramid import OLD_PYRAMID, PyramidTrunk, TrunkConfig, with_norm
+from .feature_pyramid import OLD_PYRAMID, TrunkConfig, resnet_trunk, with_norm
 from .transforms import Size
 
 Figures = dict[str, float]
@@ -178,7 +178,7 @@ class RetinaNet(nn.Module):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.backbone = PyramidTrunk(config, LEVELS, coarser=True)
+        self.backbone = resnet_trunk(config, LEVELS, coarser=True)
         per_place = config.anchor_scales * len(config.aspect_ratios)
         self.head = Head(config.out_channels, per_place, config.num_classes)
 

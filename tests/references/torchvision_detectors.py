@@ -103,6 +103,10 @@ from torchvision.models.detection.mask_rcnn import (  # noqa: E402
     MaskRCNNPredictor,
 )
 from torchvision.models.detection.transform import GeneralizedRCNNTransform  # noqa: E402
+from torchvision.models.mobilenetv3 import (  # noqa: E402
+    InvertedResidualConfig,
+    MobileNetV3,
+)
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 from torchvision.ops.feature_pyramid_network import (  # noqa: E402
     LastLevelMaxPool,
@@ -163,6 +167,33 @@ def retinanet(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
     return model, {**config, "num_classes": CLASSES}, "retinanet"
 
 
+def mobile(_: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
+    """On MobileNetV3-Large at a tenth of its width."""
+    rows = [
+        (16, 3, 16, 8, False, "RE", 1),
+        (8, 3, 32, 8, False, "RE", 2), (8, 3, 24, 8, False, "RE", 1),
+        (8, 5, 24, 8, True, "RE", 2), *[(8, 5, 24, 8, True, "RE", 1)] * 2,
+        (8, 3, 48, 8, False, "HS", 2), *[(8, 3, 24, 8, False, "HS", 1)] * 3,
+        (8, 3, 48, 16, True, "HS", 1), (16, 3, 96, 16, True, "HS", 1),
+        (16, 5, 96, 16, True, "HS", 2), *[(16, 5, 96, 16, True, "HS", 1)] * 2,
+    ]  # fmt: skip
+    settings = [InvertedResidualConfig(*row, 1, 1.0) for row in rows]
+    features = MobileNetV3(settings, 8, norm_layer=norm).features
+    names = {"13": "0", "16": "1"}
+    backbone = BackboneWithFPN(features, names, [16, 96], WIDTH, LastLevelMaxPool())
+    config = {"norm": "frozen", "out_channels": WIDTH, "anchor_sizes": list(ANCHORS), "width": 0.1}
+    changed = {"rpn_score_thresh": 0.05, "rpn_batch_size_per_image": 50_000}
+    changed |= {"box_batch_size_per_image": 4000}
+    model = detection.FasterRCNN(
+        backbone, None, min_size=SIZES["shortest"], max_size=SIZES["longest"],
+        rpn_anchor_generator=AnchorGenerator((ANCHORS,) * 3, ((0.5, 1.0, 2.0),) * 3),
+        box_head=TwoMLPHead(WIDTH * 49, 12), box_predictor=FastRCNNPredictor(12, CLASSES + 1),
+        **changed,
+    )  # fmt: skip
+    more = {"representation_size": 12, "num_classes": CLASSES}
+    return model, {**config, **changed, **more}, "faster-rcnn-mobilenet"
+
+
 def mask_rcnn(block: Any, norm: Any) -> tuple[Any, dict[str, Any], str]:
     more = {
         "mask_head": MaskRCNNHeads(WIDTH, (6,) * 4, 1),
@@ -202,6 +233,7 @@ MODELS = {
     "retinanet-torchvision-old": (retinanet, BasicBlock, nn.BatchNorm2d),
     "faster-rcnn-torchvision": (faster_rcnn, Bottleneck, FrozenBatchNorm2d),
     "faster-rcnn-torchvision-batch": (faster_rcnn, BasicBlock, nn.BatchNorm2d),
+    "faster-rcnn-mobilenet-torchvision": (mobile, None, FrozenBatchNorm2d),
     "mask-rcnn-torchvision": (mask_rcnn, Bottleneck, FrozenBatchNorm2d),
     "mask-rcnn-torchvision-old": (mask_rcnn, Bottleneck, nn.BatchNorm2d),
 }
@@ -405,6 +437,8 @@ PUBLISHED = {
     "retinanet_resnet50_fpn": "RetinaNet_ResNet50_FPN_Weights",
     "fasterrcnn_resnet50_fpn": "FasterRCNN_ResNet50_FPN_Weights",
     "maskrcnn_resnet50_fpn": "MaskRCNN_ResNet50_FPN_Weights",
+    "fasterrcnn_mobilenet_v3_large_fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights",
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "FasterRCNN_MobileNet_V3_Large_320_FPN_Weights",
 }
 
 

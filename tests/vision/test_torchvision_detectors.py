@@ -19,6 +19,7 @@ from bestiary.hub import registry
 from bestiary.hub.cli import _run
 from bestiary.hub.loading import load
 from bestiary.hub.registry import Entry, entries, get
+from bestiary.hub.rename import renamed
 from bestiary.vision.boxes import Boxes
 from bestiary.vision.detection_augment import Chain, CropBoxes, FlipBoxes, ResizeBoxes
 from bestiary.vision.detection_preprocess import DetectionPreprocess
@@ -29,9 +30,14 @@ from bestiary.vision.instance_masks import filled, filled_all, pasted, run_lengt
 from bestiary.vision.labels import label_names
 
 DATA = Path(__file__).parent.parent / "references" / "data"
-ARCHITECTURES = ("retinanet", "faster-rcnn", "mask-rcnn")
+ARCHITECTURES = ("retinanet", "faster-rcnn", "faster-rcnn-mobilenet", "mask-rcnn")
 FOLDERS = sorted(p.name for name in ARCHITECTURES for p in DATA.glob(f"{name}-torchvision*"))
-SMALL = ["retinanet-torchvision", "faster-rcnn-torchvision", "mask-rcnn-torchvision"]
+SMALL = [
+    "retinanet-torchvision",
+    "faster-rcnn-torchvision",
+    "faster-rcnn-mobilenet-torchvision",
+    "mask-rcnn-torchvision",
+]
 PUBLISHED = json.loads(gzip.decompress((DATA / "torchvision_detector_names.json.gz").read_bytes()))
 #: Our names of the parts of a loss, and torchvision's.
 LOSSES = {
@@ -43,6 +49,7 @@ LOSSES = {
         "box": "loss_box_reg",
     },
 }
+LOSSES["faster-rcnn-mobilenet"] = LOSSES["faster-rcnn"]
 LOSSES["mask-rcnn"] = {**LOSSES["faster-rcnn"], "mask": "loss_mask"}
 
 
@@ -149,7 +156,11 @@ def test_losses_and_gradients_equal_the_reference(folder: str) -> None:
     assert loss.item() == pytest.approx(sum(map(float, theirs.values())), rel=1e-5)
     loss.backward()
     parameters = dict(model.module.named_parameters())
-    expected = {n.removeprefix("grad."): a for n, a in stored.items() if n.startswith("grad.")}
+    named = {n.removeprefix("grad."): a for n, a in stored.items() if n.startswith("grad.")}
+    architecture = registry.architecture_by_name(model.architecture)
+    assert architecture is not None
+    ours = renamed(list(named), architecture.layouts["native"].rename)
+    expected = {new: named[old] for old, (new, _) in ours.items()}
     assert len(expected) == 4
     for name, wanted in expected.items():
         gradient = parameters[name].grad
@@ -186,7 +197,10 @@ def test_names_and_shapes_of_the_published_sizes(entry: Entry, norm: str) -> Non
     architecture, _ = get(entry.name)
     with bt.nn.init.empty():
         module = architecture.build(architecture.config(**{**(entry.config or {}), "norm": norm}))
-    assert {n: t.shape for n, t in module.state_dict().items()} == theirs
+    ours = renamed(list(theirs), architecture.layouts["native"].rename)
+    expected = {new: theirs[old] for old, (new, _) in ours.items()}
+    assert len(expected) == len(theirs)
+    assert {n: t.shape for n, t in module.state_dict().items()} == expected
     if norm == "frozen":  # as in the published files
         assert entry.parameters == published["parameters"]
         assert entry.parameters == sum(p.size for p in module.parameters())
@@ -199,7 +213,8 @@ def test_untrained_models_by_name(entry: Entry) -> None:
     with bt.nn.init.empty():
         model = load(entry.name, weights=False)
     assert model.labels[model.labels.index("person") + 1] == "bicycle"
-    assert model.preprocess == DetectionPreprocess(resize="torchvision", divisor=32)
+    sizes = (320, 640) if "-320-" in entry.name else (800, 1333)
+    assert model.preprocess == DetectionPreprocess(*sizes, resize="torchvision", divisor=32)
     assert "BSD-3-Clause" in str(model.card.license)
 
 
@@ -274,6 +289,10 @@ def test_saved_and_loaded_with_another_head_and_size(folder: str, tmp_path: Path
         ("faster-rcnn-torchvision", {"representation_size": 0}, "representation_size=0"),
         ("faster-rcnn-torchvision", {"box_nms_thresh": None}, "box_nms_thresh=None"),
         ("faster-rcnn-torchvision", {"num_classes": -1}, "num_classes=-1"),
+        ("faster-rcnn-torchvision", {"aspect_ratios": []}, "aspect_ratios is empty"),
+        ("faster-rcnn-mobilenet-torchvision", {"width": 0}, "width=0"),
+        ("faster-rcnn-mobilenet-torchvision", {"depths": [1]}, "depths"),
+        ("mask-rcnn-torchvision", {"mask_channels": 0}, "mask_channels=0"),
     ],
 )
 def test_configurations_that_are_refused(
