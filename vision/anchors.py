@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,38 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Array:
     height = (tall[:, None] * side).reshape(-1)
     width = ((1 / tall)[:, None] * side).reshape(-1)
     return np.round(np.stack([-width, -height, width, height], axis=1) / 2)
+
+
+class Grid(NamedTuple):
+    """Where anchors stand, in plain numbers: part of what a network gives, and compiled with it.
+
+    Attributes:
+        picture: height and width of the batch, with padding.
+        places: rows and columns of each map.
+    """
+
+    picture: Size
+    places: tuple[Size, ...]
+
+    @classmethod
+    def of(cls, pixel_values: Tensor, maps: Sequence[Tensor]) -> Grid:
+        """Of a batch and its maps."""
+        sizes = [(int(x.shape[2]), int(x.shape[3])) for x in (pixel_values, *maps)]
+        return cls(sizes[0], tuple(sizes[1:]))
+
+    def anchors(self, cells: Sequence[Array]) -> tuple[Array, list[int]]:
+        """The anchors of all maps, one after the other, and where those of each end.
+
+        Args:
+            cells: the anchors of a place of each map.
+        Shape:
+            (P, 4), float32: left, upper, right and lower edge in pixels of the batch
+        """
+        found = [
+            grid_anchors(own, places, self.picture)
+            for own, places in zip(cells, self.places, strict=True)
+        ]
+        return np.concatenate(found), [0, *np.cumsum([len(a) for a in found]).tolist()]
 
 
 def grid_anchors(cells: Array, places: Size, picture: Size) -> Array:

@@ -162,7 +162,7 @@ class FasterRCNN(nn.Module):
             (B, in_channels, H, W) -> see `region_proposals.Output`
         """
         maps = self.backbone(pixel_values)
-        output: Output = self.rpn(maps, (pixel_values.shape[2], pixel_values.shape[3]))
+        output: Output = self.rpn(pixel_values, maps)
         return output
 
     def found(self, output: Output, sizes: Sequence[Size]) -> list[Boxes]:
@@ -173,7 +173,7 @@ class FasterRCNN(nn.Module):
         """
         proposals = self.rpn.proposals(output, sizes, training=False)
         with inference_mode():
-            return self.roi_heads.found(output.maps[:-1], proposals, _size(output), sizes)
+            return self.roi_heads.found(output.maps[:-1], proposals, output.grid.picture, sizes)
 
     def loss(
         self,
@@ -200,12 +200,8 @@ class FasterRCNN(nn.Module):
         self, output: Output, chosen: Sequence[Chosen], targets: Sequence[Boxes]
     ) -> dict[str, Tensor]:
         """The losses of what is said of regions."""
-        found = self.roi_heads.loss(output.maps[:-1], chosen, targets, _size(output))
+        found = self.roi_heads.loss(output.maps[:-1], chosen, targets, output.grid.picture)
         return dict(zip(("class", "box"), found, strict=True))
-
-
-def _size(output: Output) -> Size:
-    return int(output.size[0]), int(output.size[1])
 
 
 # -- published models --------------------------------------------------------------------------

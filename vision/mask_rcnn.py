@@ -195,9 +195,9 @@ class MaskRCNN(FasterRCNN):
                     picture=i,
                 )
         losses = super().region_losses(output, chosen, targets)
-        size = int(output.size[0]), int(output.size[1])
         heads: Any = self.roi_heads
-        return {**losses, "mask": heads.mask_loss(output.maps[:-1], chosen, targets, size)}
+        loss = heads.mask_loss(output.maps[:-1], chosen, targets, output.grid.picture)
+        return {**losses, "mask": loss}
 
 
 # -- published models --------------------------------------------------------------------------

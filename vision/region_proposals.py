@@ -18,12 +18,12 @@ from ..core.ops.shape import concat, reshape
 from ..core.tensor import Tensor
 from .anchors import (
     NOTHING,
+    Grid,
     as_array,
     best_of,
     decode_boxes,
     encode_boxes,
     flat,
-    grid_anchors,
     like,
     owners,
     sampled,
@@ -44,17 +44,13 @@ class Output(NamedTuple):
         maps: of the pyramid, the finest first.
         logits: of "something is here", (B, P).
         deltas: how the anchor moves; see `anchors.decode_boxes`, (B, P, 4).
-        anchors: left, upper, right and lower edge, in pixels, (P, 4).
-        levels: the number of each anchor's map, (P,).
-        size: height and width of the batch, (2,).
+        grid: where the anchors stand.
     """
 
     maps: list[Tensor]
     logits: Tensor
     deltas: Tensor
-    anchors: Array
-    levels: Array
-    size: Array
+    grid: Grid
 
 
 class Head(nn.Module):
@@ -92,15 +88,10 @@ class RegionProposals(nn.Module):
         self.config = config
         self.head = Head(config.out_channels, len(config.cells[0]))
 
-    def forward(self, maps: list[Tensor], size: Size) -> Output:
-        """Shape: (B, C, H_i, W_i) for each -> see `Output`."""
+    def forward(self, pixel_values: Tensor, maps: list[Tensor]) -> Output:
+        """Shape: (B, in_channels, H, W), (B, C, H_i, W_i) for each -> see `Output`."""
         logits, deltas = self.head(maps)
-        anchors = [
-            grid_anchors(cells, (x.shape[2], x.shape[3]), size)
-            for cells, x in zip(self.config.cells, maps, strict=True)
-        ]
-        levels = np.repeat(np.arange(len(anchors)), [len(a) for a in anchors])
-        return Output(maps, logits, deltas, np.concatenate(anchors), levels, np.array(size))
+        return Output(maps, logits, deltas, Grid.of(pixel_values, maps))
 
     def proposals(self, output: Output, sizes: Sequence[Size], training: bool) -> list[Array]:
         """The boxes of each picture that are most likely to hold something, the likeliest first.
@@ -115,7 +106,7 @@ class RegionProposals(nn.Module):
         kind = "train" if training else "test"
         before = getattr(config, f"rpn_pre_nms_top_n_{kind}")
         after = getattr(config, f"rpn_post_nms_top_n_{kind}")
-        ends = np.searchsorted(output.levels, np.arange(len(config.cells) + 1))
+        anchors, ends = output.grid.anchors(config.cells)
         result = []
         for logits, deltas, (height, width) in zip(
             as_array(output.logits), as_array(output.deltas), sizes, strict=True
@@ -126,10 +117,14 @@ class RegionProposals(nn.Module):
                     for start, end in itertools.pairwise(ends)
                 ]
             )
-            boxes = decode_boxes(deltas[chosen], output.anchors[chosen])
+            boxes = decode_boxes(deltas[chosen], anchors[chosen])
             boxes, scores = clip_boxes(boxes, height, width), sigmoid(logits[chosen])
             fits = sides_above(boxes, _SMALLEST) & (scores >= np.float32(config.rpn_score_thresh))
-            boxes, scores, levels = boxes[fits], scores[fits], output.levels[chosen][fits]
+            boxes, scores, levels = (
+                boxes[fits],
+                scores[fits],
+                np.searchsorted(ends, chosen[fits], side="right"),
+            )
             result.append(boxes[batched_nms(boxes, scores, levels, config.rpn_nms_thresh)[:after]])
         return result
 
@@ -139,12 +134,12 @@ class RegionProposals(nn.Module):
         Args:
             targets: what is there, in pixels.
         """
-        config = self.config
-        found: list[list[Array]] = []
+        config, found = self.config, []
+        anchors, _ = output.grid.anchors(config.cells)
         for i, there in enumerate(targets):
             edges = there.boxes.astype(np.float32)
             owner = owners(
-                output.anchors,
+                anchors,
                 edges,
                 config.rpn_fg_iou_thresh,
                 config.rpn_bg_iou_thresh,
@@ -156,7 +151,7 @@ class RegionProposals(nn.Module):
                 config.rpn_batch_size_per_image,
                 config.rpn_positive_fraction,
             )
-            aim = encode_boxes(edges[owner[own]], output.anchors[own])
+            aim = encode_boxes(edges[owner[own]], anchors[own])
             both = np.concatenate([own, other])
             found.append([np.full(len(both), i), both, np.arange(len(both)) < len(own), aim])
         image, place, wanted, aims = (np.concatenate(part) for part in zip(*found, strict=True))

@@ -27,13 +27,13 @@ from ..hub.configuration import positive, real
 from ..hub.registry import Entry, Layout, Metric, register
 from .anchors import (
     BETWEEN,
+    Grid,
     as_array,
     best_of,
     cell_anchors,
     decode_boxes,
     encode_boxes,
     flat,
-    grid_anchors,
     like,
     owners,
     sigmoid,
@@ -111,14 +111,12 @@ class Output(NamedTuple):
     Attributes:
         logits: of every class, (B, P, N).
         deltas: how the anchor moves; see `anchors.decode_boxes`, (B, P, 4).
-        anchors: left, upper, right and lower edge, in pixels, (P, 4).
-        levels: the number of each anchor's map, (P,).
+        grid: where the anchors stand.
     """
 
     logits: Tensor
     deltas: Tensor
-    anchors: Array
-    levels: Array
+    grid: Grid
 
 
 def _tower(width: int) -> nn.Sequential:
@@ -188,18 +186,12 @@ class RetinaNet(nn.Module):
         Args:
             pixel_mask: not used.
         Shape:
-            (B, in_channels, H, W) -> (B, P, num_classes), (B, P, 4), (P, 4), (P,)
+            (B, in_channels, H, W) -> (B, P, num_classes), (B, P, 4)
         """
         maps = self.backbone(pixel_values)
-        size = (pixel_values.shape[2], pixel_values.shape[3])
-        anchors = [
-            grid_anchors(cells, (x.shape[2], x.shape[3]), size)
-            for cells, x in zip(self.config.cells, maps, strict=True)
-        ]
-        levels = np.repeat(np.arange(len(anchors)), [len(a) for a in anchors])
         logits = self.head.classification_head(maps)
         deltas = self.head.regression_head(maps)
-        return Output(logits, deltas, np.concatenate(anchors), levels)
+        return Output(logits, deltas, Grid.of(pixel_values, maps))
 
     def found(self, output: Output, sizes: Sequence[Size]) -> list[Boxes]:
         """The best boxes of each picture, in pixels.
@@ -208,7 +200,7 @@ class RetinaNet(nn.Module):
             sizes: height and width of each picture, without padding.
         """
         config = self.config
-        ends = np.searchsorted(output.levels, np.arange(len(config.anchor_sizes) + 1))
+        anchors, ends = output.grid.anchors(config.cells)
         result = []
         for logits, deltas, (height, width) in zip(
             as_array(output.logits), as_array(output.deltas), sizes, strict=True
@@ -223,7 +215,7 @@ class RetinaNet(nn.Module):
                 labels.append(label)
                 scores.append(score[best])
             place, label, score = (np.concatenate(parts) for parts in (places, labels, scores))
-            boxes = decode_boxes(deltas[place], output.anchors[place])
+            boxes = decode_boxes(deltas[place], anchors[place])
             boxes = clip_boxes(boxes, height, width)
             kept = batched_nms(boxes, score, label, config.nms_thresh)
             kept = kept[: config.detections_per_img]
@@ -245,11 +237,10 @@ class RetinaNet(nn.Module):
         """
         output = self(pixel_values)
         config, classes, boxes = self.config, [], []
+        anchors, _ = output.grid.anchors(config.cells)
         for i, there in enumerate(targets):
             edges = there.boxes.astype(np.float32)
-            owner = owners(
-                output.anchors, edges, config.fg_iou_thresh, config.bg_iou_thresh, rescue=True
-            )
+            owner = owners(anchors, edges, config.fg_iou_thresh, config.bg_iou_thresh, rescue=True)
             own = np.flatnonzero(owner >= 0)
             wanted = np.zeros((len(owner), config.num_classes), np.float32)
             wanted[own, there.labels[owner[own]]] = 1
@@ -258,7 +249,7 @@ class RetinaNet(nn.Module):
             loss = total(F.sigmoid_focal_loss(logits, like(wanted[counted], logits)))
             classes.append(loss / max(len(own), 1))
             deltas = output.deltas[i][like(own, output.deltas)]
-            aim = encode_boxes(edges[owner[own]], output.anchors[own])
+            aim = encode_boxes(edges[owner[own]], anchors[own])
             loss = F.l1_loss(deltas, like(aim, deltas), reduction="sum")
             boxes.append(loss / max(len(own), 1))
         loss_class, loss_box = (sum(parts[1:], parts[0]) / len(parts) for parts in (classes, boxes))

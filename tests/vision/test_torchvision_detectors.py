@@ -523,3 +523,17 @@ def test_taught_other_classes(folder: str, tmp_path: Path) -> None:
     assert again.preprocess == model.preprocess
     before, after = (m(data.paths[0], threshold=0) for m in (new, again))
     assert told(before) == told(after)
+
+
+@pytest.mark.parametrize("folder", SMALL)
+def test_the_network_is_compiled_and_answers_alike(folder: str) -> None:
+    model, plain = load(DATA / folder), load(DATA / folder, compile=False)
+    photo = pictures()[0]
+    found = [model(photo, threshold=0) for _ in range(6)]
+    assert [len(program.explain()) for program in model._programs.values()] == [1]
+    wanted = plain(photo, threshold=0)
+    for answers in found:
+        assert len(answers) == len(wanted)
+        for answer, want in zip(answers, wanted, strict=True):
+            assert answer["score"] == pytest.approx(want["score"], abs=1e-4)
+            np.testing.assert_allclose(answer["box"], want["box"], atol=0.02)
