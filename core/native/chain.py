@@ -119,7 +119,7 @@ class Chain:
             places = tuple(self._place(x.shape, axes) for x in inputs)
             self._broadcast[key] = places
         arrays: list[Any] = []
-        ints = self._ints
+        ints: tuple[int, ...] = self._ints
         for x, place in zip(inputs, places, strict=True):
             if place is None:
                 x, place = np.broadcast_to(x, self.shape), (1, 0)
