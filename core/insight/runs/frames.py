@@ -18,6 +18,7 @@ from .crc32c import crc32c, rows
 
 HEADER, FOOTER = 12, 4  # bytes around the data
 _MASK = 0xA282EAD8
+_LONGEST_GROUP, _PAUSE = 32, 64  # records
 _LENGTH = struct.Struct("<Q")
 _CHECK = struct.Struct("<I")
 
@@ -66,7 +67,11 @@ def find_records(data: bytes, *, base: int = 0) -> Found:
     problems: list[str] = []
     firsts: list[int] = []
     lengths: list[int] = []
+    parts: list[tuple[Any, Any]] = []  # the same of what came before
     known: dict[bytes, int] = {}  # headers whose checksum is right -> the length that they tell
+    values = np.frombuffer(data, np.uint8)
+    seen: dict[bytes, int] = {}  # headers -> the last record that had them
+    patience = 0
     place, size = 0, len(data)
     while place + HEADER <= size:
         head = data[place : place + HEADER]
@@ -86,16 +91,53 @@ def find_records(data: bytes, *, base: int = 0) -> Found:
         after = place + HEADER + length + FOOTER
         if after > size:
             break
+        # Training logs the same few numbers at every step: groups of records that repeat.
+        group = len(firsts) - seen.get(head, -size)
+        seen[head] = len(firsts)
+        if group <= _LONGEST_GROUP and len(firsts) >= patience:
+            more = _repeated(values, place, lengths[-group:])
+            if len(more):
+                again = np.tile(np.array(lengths[-group:], np.int64), len(more) // group)
+                parts += [(firsts, lengths), (more, again)]
+                place = int(more[-1] + again[-1]) + FOOTER
+                firsts, lengths, patience = [], [], 0
+                seen.clear()
+                continue
+            patience = len(firsts) + _PAUSE
         firsts.append(place + HEADER)
         lengths.append(length)
         place = after
-    found = Found(np.array(firsts, np.int64), np.array(lengths, np.int64), place, problems)
+    parts.append((firsts, lengths))
+    every = [
+        np.concatenate([np.asarray(x, np.int64) for x in part]) for part in zip(*parts, strict=True)
+    ]
+    found = Found(*every, place, problems)
     sound = _sound(data, found)
     for i in np.flatnonzero(~sound):
         first, length = int(found.firsts[i]), int(found.lengths[i])
         problems.append(f"byte {base + first}: a record of {length} bytes is damaged")
     found.firsts, found.lengths = found.firsts[sound], found.lengths[sound]
     return found
+
+
+def _repeated(values: Any, place: int, lengths: list[int]) -> Any:
+    """First bytes of the data of the records from a place on that have the headers of the group
+    before it, again and again; whole groups alone."""
+    period = sum(lengths) + len(lengths) * (HEADER + FOOTER)
+    starts = np.cumsum([0, *(n + HEADER + FOOTER for n in lengths[:-1])])
+    count = (len(values) - place) // period
+    if count == 0:
+        return starts[:0]
+    rows_ = values[place - period : place + count * period].reshape(-1, period)
+    headers = (starts[:, None] + np.arange(HEADER)).reshape(-1)
+    group, found = rows_[0, headers], 0
+    for first in range(1, count + 1, 1024):
+        same = (rows_[first : first + 1024, headers] == group).all(axis=1)
+        if not same.all():
+            found += int(same.argmin())
+            break
+        found += len(same)
+    return (place + HEADER + starts + period * np.arange(found)[:, None]).reshape(-1)
 
 
 def _next_header(data: bytes, start: int) -> int | None:
