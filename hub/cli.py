@@ -38,6 +38,7 @@ _COMMANDS = {
     "convert": ("convert", "Turn a torch checkpoint into safetensors."),
     "cache": ("cache", "What was fetched: list, verify, remove, where."),
     "check": ("check", "Look into a weight file: structure, shapes, broken values."),
+    "bench": ("bench", "Time a model on this machine, as it is and compiled."),
     "doctor": ("doctor", "What is installed, what is missing, and how to get it."),
 }
 
