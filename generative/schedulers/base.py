@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -12,6 +13,7 @@ from ...core.creation import asarray
 from ...core.errors import ConfigError, IndexRangeError, ShapeError
 from ...core.tensor import Tensor
 from .betas import signal_table
+from .spacing import RESPACED
 
 Array = np.ndarray[Any, Any]
 S = TypeVar("S", bound="Scheduler")
@@ -135,6 +137,60 @@ class Scheduler:
             )
         self.steps, self.index, self._begin = count, None, None
         return count
+
+    def _listed(self, what: str, values: Any, *, falling: bool = True, least: int = 1) -> Array:
+        """Timesteps or sigmas that are given one by one, checked. Shape: (N,), float32.
+
+        Args:
+            falling: each must be less than the one before.
+            least: how many there must be.
+
+        Raises:
+            ConfigError: they are no such numbers.
+        """
+        values = values.numpy() if isinstance(values, Tensor) else values
+        try:
+            found = np.asarray(values, np.float32)
+        except (TypeError, ValueError):
+            found = np.zeros(0, np.float32)
+        most = self.config.num_train_timesteps - 1 if what == "timesteps" else math.inf
+        sound = found.ndim == 1 and len(found) >= least and np.isfinite(found).all()
+        if not sound or found.min() < 0 or found.max() > most + (not falling):
+            raise ConfigError(
+                f"{type(self).__name__}: {what}={values!r:.80}: at least {least}, each from 0"
+                f"{f' to {most}' if most < math.inf else ''}, are wanted.",
+                got=values,
+            )
+        asked = [name for name in RESPACED if getattr(self.config, name, False)]
+        if asked and falling and what == "timesteps":
+            raise ConfigError(
+                f"{type(self).__name__}: {asked[0]}=True chooses the timesteps, so none can be "
+                f"given. Without: from_config(scheduler, {asked[0]}=False)"
+            )
+        if falling and (np.diff(found) >= 0).any():
+            raise ConfigError(
+                f"{type(self).__name__}: {what} must fall from each to the next: a walk leads from "
+                "noise to a picture.",
+                got=values,
+            )
+        return found
+
+    def _count(self, count: Any, listed: Array | None, steps: int | None = None) -> int:
+        """The number of steps: given, or that of a list; and forget the last walk.
+
+        Args:
+            steps: that the list stands for, where not one for each.
+
+        Raises:
+            ConfigError: both are given, or neither.
+        """
+        if listed is None:
+            return self._begin_walk(count)
+        if count is not None:
+            raise ConfigError(
+                f"{type(self).__name__}: {count} steps, and a list of them: give one of the two."
+            )
+        return self._begin_walk(len(listed) if steps is None else steps)
 
     def set_begin_index(self, index: int) -> None:
         """Let the walk begin at `timesteps[index]`, where what it begins with is not pure noise."""

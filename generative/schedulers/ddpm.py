@@ -17,7 +17,7 @@ from ...hub.configuration import expect
 from .base import Scheduler, Step
 from .options import Bounded
 from .predictions import Generators, bounded, drawn, original
-from .spacing import timesteps
+from .spacing import timesteps as evenly
 
 VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
 _LEAST = 1e-20  # of a variance, before its logarithm
@@ -44,10 +44,19 @@ class DDPMScheduler(Scheduler):
             what = type(self).__qualname__
             expect({"variance_type": self.variance_type}, what, variance_type=VARIANCES)
 
-    def set_timesteps(self, count: int) -> None:
-        """Choose the steps of a walk."""
-        c, count = self.config, self._begin_walk(count)
-        spaced = timesteps(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
+    def set_timesteps(self, count: int | None = None, *, timesteps: Any = None) -> None:
+        """Choose the steps of a walk.
+
+        Args:
+            timesteps: one by one, falling, in place of a number of steps.
+        """
+        c = self.config
+        listed = None if timesteps is None else self._listed("timesteps", timesteps)
+        count = self._count(count, listed)
+        if listed is not None:
+            self.timesteps = listed.astype("int64")
+            return
+        spaced = evenly(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
         self.timesteps = spaced.round().astype("int64")
 
     def _before(self, t: int) -> int:

@@ -24,7 +24,8 @@ from ...core.tensor import Tensor
 from .base import Step
 from .multistep import Multistep, MultistepScheduler, check_solver, shifted
 from .predictions import Generators, drawn, epsilon, original, thresholded
-from .spacing import between, respaced, times_of, timesteps
+from .spacing import between, respaced, times_of
+from .spacing import timesteps as evenly
 
 _FEW = 15  # steps, below which the last ones are of lower order
 
@@ -89,26 +90,37 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             given["algorithm_type"] = "dpmsolver++"
         return super().from_config(given)
 
-    def set_timesteps(self, count: int, *, mu: float | None = None) -> None:
+    def set_timesteps(
+        self, count: int | None = None, *, timesteps: Any = None, mu: float | None = None
+    ) -> None:
         """Choose the steps of a walk.
 
         Args:
+            timesteps: one by one, falling, in place of a number of steps.
             mu: how much to shift the sigmas of a flow, for `use_dynamic_shifting`.
         """
-        c, count = self.config, self._begin_walk(count)
+        c = self.config
+        times = None if timesteps is None else np.floor(self._listed("timesteps", timesteps))
+        if times is not None and (c.use_lu_lambdas or c.use_flow_sigmas):
+            raise ConfigError(
+                "DPMSolverMultistepScheduler: use_lu_lambdas and use_flow_sigmas choose the steps, "
+                "so no timesteps can be given."
+            )
+        count = self._count(count, times)
         shift, train = self._shift(mu), c.num_train_timesteps
         growing = -np.log(self.table.astype(np.float64))[::-1]
         last = train - int(np.searchsorted(growing, c.lambda_min_clipped))
-        times = timesteps(
-            c.timestep_spacing, train, count, c.steps_offset, beyond=1, last=last
-        ).round()
+        if times is None:
+            spacing = c.timestep_spacing
+            times = evenly(spacing, train, count, c.steps_offset, beyond=1, last=last).round()
         high, low = float(self.table[-1]), float(self.table[0])
         chosen = respaced(c, high, low, count)
         if chosen is None and c.use_lu_lambdas:
             chosen = np.exp(np.linspace(math.log(high), math.log(low), count))
         if chosen is not None:
             sigmas, times = chosen, times_of(chosen, self.table)
-            if not c.use_exponential_sigmas and c.beta_schedule != "squaredcos_cap_v2":
+            exact = c.use_exponential_sigmas or c.use_beta_sigmas
+            if not exact and c.beta_schedule != "squaredcos_cap_v2":
                 times = times.round()
         elif c.use_flow_sigmas:
             even = 1 - np.linspace(1, 1 / train, count + 1)

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import ConfigError
 from ...core.tensor import Tensor
 from ...hub.configuration import expect
 from .base import Step
 from .options import Respaced
 from .predictions import Generators, drawn, original_of_sigma
 from .sigmas import SigmaScheduler
-from .spacing import between, exponential, respaced, times_of, timesteps
+from .spacing import Array, between, exponential, respaced, times_of
+from .spacing import timesteps as evenly
 
 
 class EulerDiscreteScheduler(SigmaScheduler):
@@ -51,11 +53,34 @@ class EulerDiscreteScheduler(SigmaScheduler):
                 final_sigmas_type=("zero", "sigma_min"),
             )
 
-    def set_timesteps(self, count: int) -> None:
-        """Choose the steps of a walk."""
-        c, count = self.config, self._begin_walk(count)
-        times = timesteps(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
-        times = times.astype(np.float32)
+    def set_timesteps(
+        self, count: int | None = None, *, timesteps: Any = None, sigmas: Any = None
+    ) -> None:
+        """Choose the steps of a walk.
+
+        Args:
+            timesteps: one by one, falling, in place of a number of steps.
+            sigmas: one by one, falling; the last is that of the end, 0 as a rule.
+
+        Raises:
+            ConfigError: several of the three, or lists that make no sense.
+        """
+        c = self.config
+        if sigmas is not None:
+            if timesteps is not None:
+                raise ConfigError("EulerDiscreteScheduler: timesteps and sigmas: give one of them.")
+            self._along(count, self._listed("sigmas", sigmas, least=2))
+            return
+        times = None if timesteps is None else self._listed("timesteps", timesteps)
+        if times is not None and self._continuous:
+            raise ConfigError(
+                "EulerDiscreteScheduler: models that are told a fourth of log sigma have no "
+                "timesteps to choose; give sigmas."
+            )
+        count = self._count(count, times)
+        if times is None:
+            times = evenly(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
+            times = times.astype(np.float32)
         sigmas = between(times, self.table)
         if c.interpolation_type == "log_linear":
             sigmas = exponential(float(self.table[-1]), float(self.table[0]), count + 1)
@@ -64,7 +89,25 @@ class EulerDiscreteScheduler(SigmaScheduler):
             sigmas, times = chosen, times_of(chosen, self.table)
         last = 0.0 if c.final_sigmas_type == "zero" else self.table[0]
         self.sigmas = np.append(sigmas, last).astype(np.float32)
-        if c.timestep_type == "continuous" and c.prediction_type == "v_prediction":
+        self._tell(times)
+
+    @property
+    def _continuous(self) -> bool:
+        """Whether the model is told a fourth of log sigma in place of timesteps."""
+        c = self.config
+        return bool(c.timestep_type == "continuous" and c.prediction_type == "v_prediction")
+
+    def _along(self, count: Any, sigmas: Array) -> None:
+        """Walk along these sigmas."""
+        if not sigmas[-2] > 0:
+            raise ConfigError("EulerDiscreteScheduler: only the last of the sigmas may be 0.")
+        self._count(count, sigmas, len(sigmas) - 1)
+        self.sigmas = sigmas
+        self._tell(times_of(sigmas[:-1], self.table))
+
+    def _tell(self, times: Array) -> None:
+        """Take these timesteps, or what stands for them."""
+        if self._continuous:
             times = 0.25 * np.log(self.sigmas[:-1])
         self.timesteps = times.astype(np.float32)
 

@@ -17,7 +17,7 @@ from ...core.tensor import Tensor
 from ...hub.configuration import expect, flags, positive, real
 from .base import Scheduler, Step
 from .predictions import Generators, drawn
-from .spacing import Array, respaced
+from .spacing import Array, check_respacing, respaced
 
 
 class FlowMatchEulerDiscreteScheduler(Scheduler):
@@ -35,7 +35,7 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
             shift_terminal: stretch the sigmas so that the last is this.
             invert_sigmas: count from data to noise.
             stochastic_sampling: draw new noise in every step.
-            use_karras_sigmas, use_exponential_sigmas: see `spacing.respaced`.
+            use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: see `spacing.respaced`.
         """
 
         num_train_timesteps: int = 1000
@@ -59,15 +59,9 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
             real(what, 1e-3, 1e3, shift=self.shift)
             names = ("use_dynamic_shifting", "invert_sigmas", "stochastic_sampling")
             flags(what, **{key: getattr(self, key) for key in names})
-            choices = {
-                "time_shift_type": ("exponential", "linear"),
-                "use_beta_sigmas": (False, None),
-            }
-            expect({key: getattr(self, key) for key in choices}, what, **choices)
-            if self.use_karras_sigmas and self.use_exponential_sigmas:
-                raise ConfigError(
-                    f"{what}: use_karras_sigmas and use_exponential_sigmas exclude each other."
-                )
+            kinds = ("exponential", "linear")
+            expect({"time_shift_type": self.time_shift_type}, what, time_shift_type=kinds)
+            check_respacing(self)
 
     def _prepare(self) -> None:
         c = self.config
@@ -81,15 +75,27 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         self.timesteps = sigmas * np.float32(train)
 
     def set_timesteps(
-        self, count: int | None = None, *, sigmas: Any = None, mu: float | None = None
+        self,
+        count: int | None = None,
+        *,
+        sigmas: Any = None,
+        timesteps: Any = None,
+        mu: float | None = None,
     ) -> None:
         """Choose the steps of a walk.
 
         Args:
             sigmas: the unshifted sigmas, in place of a number of steps.
+            timesteps: what the model is told; the sigmas follow from them unless they are given.
             mu: how much to shift, for `use_dynamic_shifting`.
         """
         c = self.config
+        told = None if timesteps is None else self._listed("timesteps", timesteps, falling=False)
+        if told is not None:
+            if sigmas is None:
+                sigmas = told / np.float32(c.num_train_timesteps)
+            if len(told) != np.size(sigmas):
+                raise ConfigError(f"{len(told)} timesteps and {np.size(sigmas)} sigmas")
         if sigmas is not None:
             given = np.array(sigmas, np.float32)
             if given.ndim != 1 or not ((given > 0) & (given <= 1)).all():
@@ -118,6 +124,8 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         if c.invert_sigmas:
             given = np.float32(1) - given
         self.timesteps = given * np.float32(train)
+        if told is not None and not c.invert_sigmas:
+            self.timesteps = told
         self.sigmas = np.append(given, np.float32(1 if c.invert_sigmas else 0))
 
     def _shifted(self, sigmas: Array, mu: float | None) -> Array:

@@ -18,7 +18,8 @@ from .base import Step
 from .options import Respaced
 from .predictions import Generators, original_of_sigma
 from .sigmas import SigmaScheduler
-from .spacing import between, respaced, times_of, timesteps
+from .spacing import between, respaced, times_of
+from .spacing import timesteps as evenly
 
 
 class HeunDiscreteScheduler(SigmaScheduler):
@@ -49,11 +50,18 @@ class HeunDiscreteScheduler(SigmaScheduler):
         super()._prepare()
         self._first: tuple[Tensor, Tensor] | None = None  # sample and slope of Euler's step
 
-    def set_timesteps(self, count: int) -> None:
-        """Choose the steps of a walk."""
-        c, count = self.config, self._begin_walk(count)
-        times = timesteps(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
-        times = times.astype(np.float32)
+    def set_timesteps(self, count: int | None = None, *, timesteps: Any = None) -> None:
+        """Choose the steps of a walk.
+
+        Args:
+            timesteps: one by one, falling, in place of a number of steps.
+        """
+        c = self.config
+        times = None if timesteps is None else self._listed("timesteps", timesteps)
+        count = self._count(count, times)
+        if times is None:
+            times = evenly(c.timestep_spacing, c.num_train_timesteps, count, c.steps_offset)
+            times = times.astype(np.float32)
         sigmas = between(times, self.table)
         chosen = respaced(c, float(sigmas[0]), float(sigmas[-1]), count)
         if chosen is not None:

@@ -52,15 +52,25 @@ class LCMScheduler(Scheduler):
             flags(what, set_alpha_to_one=self.set_alpha_to_one)
 
     def set_timesteps(
-        self, count: int, *, original_inference_steps: int | None = None, strength: float = 1.0
+        self,
+        count: int | None = None,
+        *,
+        timesteps: Any = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
     ) -> None:
         """Choose the steps of a walk.
 
         Args:
+            timesteps: one by one, falling, in place of a number of steps.
             original_inference_steps: in place of the configuration's.
             strength: the part of the walk to take, where it begins with a picture.
         """
-        count = self._begin_walk(count)
+        listed = None if timesteps is None else self._listed("timesteps", timesteps)
+        count = self._count(count, listed)
+        if listed is not None:
+            self.timesteps = listed.astype(np.int64)[count - min(int(count * strength), count) :]
+            return
         steps = original_inference_steps or self.config.original_inference_steps
         taken = int(steps * strength)
         if not count <= taken <= self.config.num_train_timesteps:

@@ -15,8 +15,6 @@ from .options import Respaced, check_thresholding
 from .sigmas import SigmaScheduler, angles, log_ratio
 from .spacing import Array
 
-_ROUNDING = 1e-4  # of timesteps that are whole but for the logarithms they come from
-
 
 @dataclass(frozen=True)
 class Multistep(Respaced):
@@ -102,7 +100,8 @@ class MultistepScheduler(SigmaScheduler):
     def _walk_along(self, sigmas: Array, times: Array, last: float) -> None:
         """Take these for the walk, and forget the outputs of the last."""
         self.sigmas = np.append(sigmas, last).astype(np.float32)
-        self.timesteps = np.floor(times + _ROUNDING).astype(np.int64)
+        # Cut off as diffusers does, although some are whole but for their logarithms' rounding.
+        self.timesteps = np.floor(times).astype(np.int64)
         self._outputs = []
 
     def _keep(self, output: Tensor) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...core.errors import ConfigError
 from ...hub.configuration import expect, flags, natural, real
 from .betas import Betas
-from .spacing import SPACINGS
+from .spacing import SPACINGS, check_respacing
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ class Respaced(Spaced):
     """Options of schedulers that walk along sigmas, see `spacing.respaced`.
 
     Args:
-        use_karras_sigmas, use_exponential_sigmas: replace those of the timesteps.
-        use_beta_sigmas: not supported.
+        use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: replace those of the timesteps.
     """
 
     timestep_spacing: str = "linspace"
@@ -74,12 +72,7 @@ class Respaced(Spaced):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        what = type(self).__qualname__
-        expect({"use_beta_sigmas": self.use_beta_sigmas}, what, use_beta_sigmas=(False, None))
-        if self.use_karras_sigmas and self.use_exponential_sigmas:
-            raise ConfigError(
-                f"{what}: use_karras_sigmas and use_exponential_sigmas exclude each other."
-            )
+        check_respacing(self)
 
 
 def check_thresholding(config: object) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import ConfigError
+from .quantiles import beta_quantiles
 
 Array = np.ndarray[Any, Any]
 SPACINGS = ("leading", "linspace", "trailing")
+RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 _RHO = 7.0  # Karras et al. 2022
+_BETA = 0.6  # Lee et al. 2024: both parameters of the distribution
 
 
 def timesteps(
@@ -78,6 +81,21 @@ def exponential(high: float, low: float, count: int) -> Array:
     return np.exp(np.linspace(math.log(high), math.log(low), count))
 
 
+def beta(high: float, low: float, count: int) -> Array:
+    """Sigmas that are dense at both ends: quantiles of a beta distribution.
+
+    Source: Lee et al. 2024, "Beta sampling is all you need".
+    """
+    return low + (high - low) * beta_quantiles(1 - np.linspace(0, 1, count), _BETA, _BETA)
+
+
+def check_respacing(config: Any) -> None:
+    """Raise if a configuration asks for several kinds of sigmas at once."""
+    asked = [name for name in RESPACED if getattr(config, name)]
+    if len(asked) > 1:
+        raise ConfigError(f"{type(config).__qualname__}: {' and '.join(asked)} exclude each other.")
+
+
 def respaced(config: Any, high: float, low: float, count: int) -> Array | None:
     """The sigmas that a configuration asks for in place of those of its timesteps, if any.
 
@@ -91,6 +109,8 @@ def respaced(config: Any, high: float, low: float, count: int) -> Array | None:
         return karras(high, low, count)
     if config.use_exponential_sigmas:
         return exponential(high, low, count)
+    if config.use_beta_sigmas:
+        return beta(high, low, count)
     return None
 
 

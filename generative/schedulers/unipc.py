@@ -17,7 +17,7 @@ from ...hub.configuration import flags
 from .base import Step
 from .multistep import Multistep, MultistepScheduler, check_solver, shifted
 from .predictions import Generators, epsilon, original, thresholded
-from .spacing import Array, between, respaced, times_of, timesteps
+from .spacing import RESPACED, Array, between, respaced, times_of, timesteps
 
 _NEARLY_NOISE = 1e-6  # a flow's sigma of 1 leaves no signal to divide by
 
@@ -69,13 +69,24 @@ class UniPCMultistepScheduler(MultistepScheduler):
             given["solver_type"] = "bh2"
         return super().from_config(given)
 
-    def set_timesteps(self, count: int, *, mu: float | None = None) -> None:
+    def set_timesteps(
+        self, count: int | None = None, *, sigmas: Any = None, mu: float | None = None
+    ) -> None:
         """Choose the steps of a walk.
 
         Args:
+            sigmas: of a flow, unshifted, falling, in place of a number of steps.
             mu: how much to shift the sigmas of a flow, for `use_dynamic_shifting`.
         """
-        c, count = self.config, self._begin_walk(count)
+        c = self.config
+        given = None if sigmas is None else self._listed("sigmas", sigmas)
+        other = any(getattr(c, name) for name in RESPACED) or not c.use_flow_sigmas
+        if given is not None and (other or given[-1] <= 0 or given[0] > 1):
+            raise ConfigError(
+                "UniPCMultistepScheduler: sigmas are those of a flow (use_flow_sigmas=True), above "
+                "0 and at most 1."
+            )
+        count = self._count(count, given)
         shift, train = self._shift(mu), c.num_train_timesteps
         times = timesteps(c.timestep_spacing, train, count, c.steps_offset, beyond=1).round()
         chosen = respaced(c, float(self.table[-1]), float(self.table[0]), count)
@@ -88,16 +99,17 @@ class UniPCMultistepScheduler(MultistepScheduler):
                     times = sigmas * train
             least = sigmas[-1]
         elif c.use_flow_sigmas:
-            sigmas = self._flow(count, shift)
+            sigmas = self._flow(count, shift, given)
             times, least = sigmas * train, sigmas[-1]
         else:
             sigmas, least = between(times, self.table), self.table[0]
         self._walk_along(sigmas, times, 0.0 if c.final_sigmas_type == "zero" else float(least))
         self._forget()
 
-    def _flow(self, count: int, shift: float) -> Array:
+    def _flow(self, count: int, shift: float, given: Array | None) -> Array:
         train, terminal = self.config.num_train_timesteps, self.config.shift_terminal
-        sigmas = shifted(np.linspace(1, 1 / train, count + 1)[:-1], shift)
+        even = np.linspace(1, 1 / train, count + 1)[:-1] if given is None else given
+        sigmas = shifted(np.asarray(even, np.float64), shift)
         if terminal:
             clean = 1 - sigmas
             sigmas = 1 - clean * (1 - terminal) / clean[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -107,7 +108,7 @@ class TextToImage(LatentTask):
         *,
         negative: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
-        steps: int | None = None,
+        steps: int | Sequence[float] | None = None,
         guidance: float | None = None,
         rescale: float = 0.0,
         scheduler: str | Scheduler | None = None,
@@ -131,7 +132,8 @@ class TextToImage(LatentTask):
             negative: what they are not to show; one for all texts, or one for each.
             seed: of the first picture; the second has seed + 1, and so on. Or one for each. A
                 seed gives the same picture alone and in any batch.
-            steps: from noise to picture; 50 unless given, and 4 with LCM.
+            steps: from noise to picture; 50 unless given, and 4 with LCM. Or the timesteps one by
+                one, the noisiest first, where the scheduler takes them.
             guidance: how closely the text is followed; 1 is not at all more than the network
                 does by itself, which takes half the time.
             rescale: see `pipelines.latent.Guidance`.
@@ -162,6 +164,7 @@ class TextToImage(LatentTask):
         distilled = self.module.unet.config.time_cond_proj_dim is not None
         lcm = isinstance(walked, LCMScheduler)
         steps = (STEPS_LCM if lcm else STEPS) if steps is None else steps
+        listed: int | list[float] = list(steps) if isinstance(steps, Sequence) else steps
         if guidance is None:
             guidance = (GUIDANCE_LCM if distilled else 1.0) if lcm else self.guidance
         how = Guidance(guidance, rescale)
@@ -174,7 +177,7 @@ class TextToImage(LatentTask):
             init = opened(init)
         pair = self._pair(size, init)
         strength = self._strength(strength, init, mask)
-        begin = _chosen(walked, steps, strength, init is not None)
+        begin = _chosen(walked, listed, strength, init is not None)
         seeds = seeds_of(len(texts), seed)
         rows, columns = (n // self.factor for n in pair)
         like = next(self.module.unet.parameters())
@@ -198,7 +201,7 @@ class TextToImage(LatentTask):
         said = self._said(
             walked,
             pair,
-            steps=steps,
+            steps=listed,
             guidance=guidance,
             rescale=rescale,
             clip_skip=clip_skip,
@@ -211,7 +214,7 @@ class TextToImage(LatentTask):
         with progress(total=total, what="sampling", unit="steps") as bar:
             for first in range(0, len(texts), batch_size):
                 part = slice(first, first + batch_size)
-                _chosen(walked, steps, strength, init is not None)
+                _chosen(walked, listed, strength, init is not None)
                 generators = generators_of(seeds[part], like.device)
                 sample = self._sample(
                     walked,
@@ -485,8 +488,16 @@ class TextToImage(LatentTask):
         return {FOLDER: ["transformers", "CLIPTokenizer"] if tokenizer else [None, None]}
 
 
-def _chosen(scheduler: Scheduler, steps: int, strength: float, picture: bool) -> int:
+def _chosen(scheduler: Scheduler, steps: int | list[float], strength: float, picture: bool) -> int:
     """Choose the steps of a walk; which of them is the first, where it begins with a picture."""
+    if isinstance(steps, list):
+        if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+            raise ConfigError(
+                f"{type(scheduler).__name__} takes a number of steps, not timesteps one by one.\n"
+                'Schedulers that do: "ddpm", "dpm++", "euler", "heun", "lcm"'
+            )
+        scheduler.set_timesteps(timesteps=steps)
+        return begin_of(scheduler, len(steps), strength) if picture else 0
     if not picture:
         scheduler.set_timesteps(steps)
         return 0

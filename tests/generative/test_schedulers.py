@@ -11,6 +11,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.weights import safetensors as files
 from bestiary.generative import schedulers as S
+from bestiary.generative.schedulers.quantiles import beta_distribution, beta_quantiles
 
 REFERENCE = Path(__file__).parent.parent / "references" / "data" / "schedulers.safetensors"
 ARRAYS = files.load_file(REFERENCE)
@@ -37,8 +38,9 @@ def test_a_walk_equals_diffusers_at_every_step(number):
     asked = {k[1:]: v for k, v in options.items() if k.startswith("@")}
     plain = {k: v for k, v in options.items() if not k.startswith("@")}
     scheduler = S.scheduler_of({"_class_name": f"{name}Scheduler", **plain})
-    chosen = {"mu": asked.pop("mu")} if "mu" in asked else {}
-    scheduler.set_timesteps(asked.pop("steps", 20), **chosen)
+    chosen = {key: asked.pop(key) for key in ("mu", "timesteps", "sigmas") if key in asked}
+    listed = chosen.keys() & {"timesteps", "sigmas"}
+    scheduler.set_timesteps(None if listed else asked.pop("steps", 20), **chosen)
     assert _close(scheduler.timesteps, stored["timesteps"]) <= 1e-6
     sample = noises[0] * scheduler.init_noise_sigma
     wide = options.get("variance_type", "").startswith("learned")
@@ -142,8 +144,9 @@ def test_options_that_make_no_sense_are_named(options, told):
 def test_options_that_exclude_each_other_are_named():
     with pytest.raises(bt.errors.ConfigError, match="exclude each other"):
         S.EulerDiscreteScheduler(use_karras_sigmas=True, use_exponential_sigmas=True)
-    with pytest.raises(bt.errors.ConfigError, match="use_beta_sigmas=True"):
-        S.EulerDiscreteScheduler(use_beta_sigmas=True)
+    for kind in (S.EulerDiscreteScheduler, S.FlowMatchEulerDiscreteScheduler):
+        with pytest.raises(bt.errors.ConfigError, match="karras_sigmas and use_beta_sigmas excl"):
+            kind(use_karras_sigmas=True, use_beta_sigmas=True)
     with pytest.raises(bt.errors.ConfigError, match="final_sigmas_type='sigma_min'"):
         S.DPMSolverMultistepScheduler(algorithm_type="dpmsolver")
     with pytest.raises(bt.errors.ConfigError, match="order 1 or 2"):
@@ -233,6 +236,56 @@ def test_wrong_steps_shapes_and_timesteps_are_named(name):
         scheduler.step(x[:, :1], scheduler.timesteps[0], x)
     with pytest.raises(bt.errors.IndexRangeError, match="is none of its"):
         scheduler.step(x, 12_345, x)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "dpm++", "euler", "heun", "lcm"])
+def test_wrong_lists_of_steps_are_named(name):
+    scheduler = S.scheduler_of(name)
+    for bad in ([], [5, 5], [1, 2], [1000], [-1], ["x"], 7, [[3]], [float("nan")], None):
+        with pytest.raises(bt.errors.ConfigError, match=r"timesteps|make no sense"):
+            scheduler.set_timesteps(timesteps=bad)
+    with pytest.raises(bt.errors.ConfigError, match="give one of the two"):
+        scheduler.set_timesteps(2, timesteps=[10, 3])
+    if hasattr(scheduler.config, "use_beta_sigmas"):
+        other = type(scheduler)(use_beta_sigmas=True)
+        with pytest.raises(bt.errors.ConfigError, match="use_beta_sigmas=True chooses"):
+            other.set_timesteps(timesteps=[10, 3])
+    scheduler.set_timesteps(timesteps=bt.tensor([10, 3]))
+    assert scheduler.timesteps[0] == 10
+
+
+def test_wrong_sigmas_are_named():
+    euler = S.EulerDiscreteScheduler()
+    for bad in ([1.0], [1.0, 2.0], [1.0, 0.0, 0.0], [2.0, float("inf")], [2.0, -1.0]):
+        with pytest.raises(bt.errors.ConfigError, match="sigmas"):
+            euler.set_timesteps(sigmas=bad)
+    with pytest.raises(bt.errors.ConfigError, match="give one of them"):
+        euler.set_timesteps(sigmas=[1.0, 0.0], timesteps=[4])
+    told = S.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction")
+    with pytest.raises(bt.errors.ConfigError, match="give sigmas"):
+        told.set_timesteps(timesteps=[4])
+    for options in ({}, {"use_flow_sigmas": True, "use_karras_sigmas": True}):
+        with pytest.raises(bt.errors.ConfigError, match="those of a flow"):
+            S.UniPCMultistepScheduler(**options).set_timesteps(sigmas=[0.9, 0.4])
+    with pytest.raises(bt.errors.ConfigError, match="those of a flow"):
+        S.UniPCMultistepScheduler(use_flow_sigmas=True).set_timesteps(sigmas=[1.5, 0.4])
+    with pytest.raises(bt.errors.ConfigError, match="2 timesteps and 3 sigmas"):
+        S.FlowMatchEulerDiscreteScheduler().set_timesteps(timesteps=[9, 4], sigmas=[0.9, 0.5, 0.1])
+    with pytest.raises(bt.errors.ConfigError, match="use_lu_lambdas"):
+        S.DPMSolverMultistepScheduler(use_lu_lambdas=True).set_timesteps(timesteps=[9, 4])
+
+
+def test_quantiles_are_the_reverse_of_the_distribution():
+    shares = np.linspace(0, 1, 41)
+    for a, b in ((0.6, 0.6), (2.5, 0.3), (7.0, 1.0)):
+        places = beta_quantiles(shares, a, b)
+        assert places[0] == 0 and places[-1] == 1 and (np.diff(places) > 0).all()
+        assert np.abs(beta_distribution(places[:-1], a, b) - shares[:-1]).max() < 1e-9
+    # The integral itself, where it has a closed form: b = 1 and a = b = 1/2.
+    x = np.array([0.1, 0.5, 0.9])
+    assert np.abs(beta_distribution(x, 7.0, 1.0) - x**7).max() < 1e-14
+    arcsine = 2 / np.pi * np.arcsin(np.sqrt(x))
+    assert np.abs(beta_distribution(x, 0.5, 0.5) - arcsine).max() < 1e-14
 
 
 def test_a_walk_that_is_done_says_so():

@@ -351,6 +351,24 @@ def test_saved_pipelines_load_again(text_model: TextToImage, tmp_path: Path) -> 
     assert np.abs(near - run(text_model, seed=3, **QUICK)).mean() < 0.02
 
 
+def test_timesteps_one_by_one(text_model: TextToImage) -> None:
+    seen: list[float] = []
+
+    def look(step: Any) -> None:
+        seen.append(float(step.timestep))
+
+    run(text_model, scheduler="dpm++", steps=[999, 600, 250, 40], size=16, seed=0, callback=look)
+    assert seen == [999, 600, 250, 40]
+    whole = {"scheduler": "euler", "size": 16, "seed": 0}
+    every = text_model(PROMPT, steps=[900, 500, 100], **whole)[0]
+    again = text_model(PROMPT, steps=bt.tensor([900, 500, 100]).tolist(), **whole)[0]
+    assert np.array_equal(np.asarray(every), np.asarray(again))
+    with pytest.raises(ConfigError, match="takes a number of steps"):
+        run(text_model, scheduler="ddim", steps=[900, 500], size=16)
+    with pytest.raises(ConfigError, match="must fall"):
+        run(text_model, scheduler="euler", steps=[500, 900], size=16)
+
+
 def test_parts_that_are_skipped_are_named(text_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checked"
     shutil.copytree(text_folder, folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 import common
 import diffusers
+import numpy as np
 import torch
 
 STEPS = 20
@@ -134,6 +135,40 @@ WALKS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("FlowMatchEulerDiscrete", {"invert_sigmas": True, "use_exponential_sigmas": True}),
     ("FlowMatchEulerDiscrete", {"stochastic_sampling": True}),
+    # Steps that are given one by one.
+    ("DDPM", {"@timesteps": [980, 700, 500, 499, 200, 20, 0]}),
+    ("EulerDiscrete", {**CALM, "@timesteps": [999, 850.5, 600, 300, 10]}),
+    ("EulerDiscrete", {**CALM, "@sigmas": [14.0, 6.5, 2.0, 0.7, 0.2, 0.0]}),
+    (
+        "EulerDiscrete",
+        {"timestep_type": "continuous", "prediction_type": "v_prediction"}
+        | {"@sigmas": [80.0, 9.0, 1.0, 0.3, 0.1, 0.02], "sigma_max": 80.0},
+    ),
+    ("HeunDiscrete", {"@timesteps": [990, 640, 250, 80]}),
+    ("DPMSolverMultistep", {**CALM, "@timesteps": [999, 845, 730, 587, 443, 310, 193, 116, 53]}),
+    ("DPMSolverMultistep", {"solver_order": 3, "@timesteps": [950, 845.7, 587, 310, 193, 53]}),
+    ("LCM", {"@timesteps": [999, 759, 499, 259]}),
+    (
+        "UniPCMultistep",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 2.0}
+        | {"@sigmas": [1.0, 0.8, 0.55, 0.3, 0.1]},
+    ),
+    ("FlowMatchEulerDiscrete", {"shift": 3.0, "@sigmas": [1.0, 0.7, 0.45, 0.2, 0.05]}),
+    ("FlowMatchEulerDiscrete", {"shift": 2.0, "@timesteps": [1000.0, 800.0, 500.0, 100.0]}),
+    (
+        "FlowMatchEulerDiscrete",
+        {"@timesteps": [990.0, 700.0, 300.0, 50.0], "@sigmas": [1.0, 0.65, 0.35, 0.1]},
+    ),
+    # Quantiles of a beta distribution.
+    ("EulerDiscrete", {**CALM, "use_beta_sigmas": True, "@steps": 8}),
+    ("EulerDiscrete", {"use_beta_sigmas": True, "sigma_max": 60.0, "sigma_min": 0.02, "@steps": 6}),
+    ("HeunDiscrete", {"use_beta_sigmas": True, "@steps": 5}),
+    ("DPMSolverMultistep", {**CALM, "use_beta_sigmas": True, "@steps": 9}),
+    ("UniPCMultistep", {**CALM, "use_beta_sigmas": True, "@steps": 7}),
+    ("FlowMatchEulerDiscrete", {"use_beta_sigmas": True, "shift": 3.0, "@steps": 7}),
+    # Exponential ones, where they were not yet.
+    ("UniPCMultistep", {**CALM, "use_exponential_sigmas": True, "@steps": 7}),
+    ("DPMSolverMultistep", {**CALM, "use_exponential_sigmas": True, "@steps": 7}),
 ]
 
 
@@ -144,8 +179,11 @@ def walk(
     kind = getattr(diffusers, f"{name}Scheduler")
     asked = {key[1:]: value for key, value in options.items() if key.startswith("@")}
     scheduler = kind(**{k: v for k, v in options.items() if not k.startswith("@")})
-    chosen = {"mu": asked.pop("mu")} if "mu" in asked else {}
-    scheduler.set_timesteps(asked.pop("steps", STEPS), **chosen)
+    chosen = {key: asked.pop(key) for key in ("mu", "timesteps", "sigmas") if key in asked}
+    listed = chosen.keys() & {"timesteps", "sigmas"}
+    if "sigmas" in chosen:
+        chosen["sigmas"] = np.array(chosen["sigmas"])
+    scheduler.set_timesteps(None if listed else asked.pop("steps", STEPS), **chosen)
     module = importlib.import_module(kind.__module__)
     sample = (
         noises[0] * scheduler.init_noise_sigma
