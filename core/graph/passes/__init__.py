@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..record import Graph
 from .affine import fold_affine
 from .chains import fuse_chains
+from .common import share_common
 from .constants import fold_constants
 from .dead import remove_dead
 from .epilogues import fuse_epilogues
@@ -21,6 +22,7 @@ Pass = Callable[[Graph], int]
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("dead calls removed", remove_dead),
     ("constants computed", fold_constants),
+    ("calls that were there already", share_common),
     ("norms and scales folded into products", fold_affine),
     ("activations and sums joined to products", fuse_epilogues),
     ("elementwise operations joined to chains", fuse_chains),
@@ -30,6 +32,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 #: Of training steps, whose parameters are no constants.
 STEP_PASSES: tuple[tuple[str, Pass], ...] = (
     ("dead calls removed", remove_dead),
+    ("calls that were there already", share_common),
     ("elementwise operations joined to chains", fuse_chains),
 )
 
@@ -42,4 +45,5 @@ __all__ = [
     "fuse_chains",
     "fuse_epilogues",
     "remove_dead",
+    "share_common",
 ]

@@ -108,10 +108,10 @@ def find_records(data: bytes, *, base: int = 0) -> Found:
         lengths.append(length)
         place = after
     parts.append((firsts, lengths))
-    every = [
+    all_firsts, all_lengths = (
         np.concatenate([np.asarray(x, np.int64) for x in part]) for part in zip(*parts, strict=True)
-    ]
-    found = Found(*every, place, problems)
+    )
+    found = Found(all_firsts, all_lengths, place, problems)
     sound = _sound(data, found)
     for i in np.flatnonzero(~sound):
         first, length = int(found.firsts[i]), int(found.lengths[i])
