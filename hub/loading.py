@@ -175,7 +175,7 @@ def load(
 
 
 def _agent(name: str | Path) -> Any:
-    """The agent of a folder, or of a name that comes with the package; None of what is none."""
+    """The agent of a folder, a zip or a name that comes with the package; None of what is none."""
     agents = importlib.import_module(f"...{_AGENTS}", __name__)
     folder = agents.folder_of(name)
     return None if folder is None else agents.load_agent(folder)

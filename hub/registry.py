@@ -564,6 +564,16 @@ def supported() -> list[str]:
     return sorted(names)
 
 
+def name_fits(name: str, pattern: str) -> bool:
+    """Whether a name is one of `pattern`, which has `*` and `?`, or is any part of it."""
+    from fnmatch import fnmatch
+
+    wanted = canonical(pattern)
+    if not any(c in wanted for c in "*?["):
+        wanted = f"*{wanted}*"
+    return fnmatch(canonical(name), wanted)
+
+
 def list_models(
     pattern: str = "*", *, task: str | None = None, commercial: bool | None = None
 ) -> list[str]:
@@ -574,16 +584,11 @@ def list_models(
         task: only models of this task, such as "image-classification".
         commercial: True for licences that permit commercial use, False for those that do not.
     """
-    from fnmatch import fnmatch
-
-    wanted = canonical(pattern)
-    if not any(c in wanted for c in "*?["):
-        wanted = f"*{wanted}*"
     return [
         entry.name
         for architecture, entry in entries()
         if entry.sources
-        and any(fnmatch(canonical(n), wanted) for n in (entry.name, *entry.aliases))
+        and any(name_fits(n, pattern) for n in (entry.name, *entry.aliases))
         and (task is None or task_of(architecture, entry) == task)
         and (commercial is None or entry.commercial is commercial)
     ]

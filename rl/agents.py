@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import WeightsError
+from . import spaces
 
 FILE = "agent.json"  # in the folder of an agent
+_ZIP = ".zip"  # of Stable-Baselines3
+TASK = "reinforcement-learning"
 _SHIPPED = Path(__file__).parent / "assets"
 # The class of each algorithm, and the file that it is in.
 ALGORITHMS = {
@@ -35,15 +40,65 @@ def shipped() -> list[str]:
 
 
 def folder_of(name: str | Path) -> Path | None:
-    """The folder of an agent: one that is given, or that of a name; None of what is no agent."""
+    """Where an agent is: a folder or a zip that is given, or that of a name; None of what is none.
+
+    A zip that is there is taken for one of Stable-Baselines3, which `load_agent` checks.
+    """
     path = Path(name).expanduser()
-    if (path / FILE).is_file():
+    if (path / FILE).is_file() or (path.suffix == _ZIP and path.is_file()):
         return path
     if isinstance(name, Path) or path.exists():
         return None
     known = {n.replace("-", ""): n for n in shipped()}
     found = known.get(name.lower().replace("-", "").replace("_", ""))
     return None if found is None else _SHIPPED / found
+
+
+def facts(name: str | Path) -> dict[str, Any] | None:
+    """What is known of an agent, as JSON values, without making it; None of what is none.
+
+    Raises:
+        WeightsError: the agent is damaged.
+    """
+    place = folder_of(name)
+    if place is None:
+        return None
+    if place.suffix == _ZIP:
+        agent = load_agent(place)
+        own = {
+            "algorithm": agent.name,
+            "environment": None,
+            "observation_space": str(agent.observation_space),
+            "action_space": str(agent.action_space),
+            "settings": dataclasses.asdict(agent.settings),
+            "seed": None,
+            "steps": agent.steps,
+        }
+        tensors = {k: m.state_dict() for k, m in agent.modules().items()}
+        numbers = sum(t.size for k, m in tensors.items() if not _target(k) for t in m.values())
+    else:
+        from ..core.weights.safetensors import SafetensorsFile
+
+        own = _card(place)
+        with SafetensorsFile(place / "agent.safetensors") as file:
+            numbers = sum(math.prod(file.info(k).shape) for k in file if not _target(k))
+        for key in ("observation_space", "action_space"):
+            own[key] = str(spaces.from_json(own[key]))
+    comes_along = place.parent == _SHIPPED
+    return {
+        "name": place.name,
+        "task": TASK,
+        **own,
+        "parameters": numbers,
+        "license": "Apache-2.0" if comes_along else None,
+        "commercial": True if comes_along else None,
+        "bundled": comes_along,
+    }
+
+
+def _target(key: str) -> bool:
+    """Whether a network is the slow copy of another one."""
+    return key.startswith("target")
 
 
 def algorithm(name: str) -> Any:
@@ -69,13 +124,17 @@ def load_agent(folder: str | Path, env: Any = None) -> Any:
         ConfigError: the environment has other spaces.
     """
     path = Path(folder)
-    if path.suffix == ".zip":
+    if path.suffix == _ZIP:
         from .stable_baselines3 import load_stable_baselines3
 
         return load_stable_baselines3(path, env)
+    return algorithm(_card(path)["algorithm"]).load(path, env)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What stands in an agent's `agent.json`."""
     try:
-        card = json.loads((path / FILE).read_text(encoding="utf-8"))
-        name = str(card["algorithm"])
+        card = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return {**card, "algorithm": str(card["algorithm"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} holds no agent: {FILE}: {error!r}") from None
-    return algorithm(name).load(path, env)
+        raise WeightsError(f"{folder} holds no agent: {FILE}: {error!r}") from None

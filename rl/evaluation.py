@@ -182,11 +182,25 @@ def _picture(frame: np.ndarray) -> Image.Image:
 
 def _worlds(agent: Any, env: Any, most: int) -> VectorEnv:
     """Environments of the agent's kind, at most `most` of them."""
+    from .stable_baselines3 import Elsewhere
+
     if isinstance(env, VectorEnv):
         return env
     if env is None:
         own = getattr(agent, "env", None)
         if own is None:
             raise ConfigError('where should it play? evaluate(agent, "CartPole-v1")')
+        if isinstance(own, Elsewhere):
+            own.refuse()
         env = own.id
-    return make(env, min(most, _PARALLEL))
+    worlds = make(env, min(most, _PARALLEL))
+    seen, done = (getattr(agent, f"{what}_space", None) for what in ("observation", "action"))
+    if (seen is not None and seen.shape != worlds.observation_space.shape) or (
+        done is not None and done != worlds.action_space
+    ):
+        raise ConfigError(
+            f"the agent sees {seen} and does {done}; {worlds.id} has "
+            f"{worlds.observation_space} and {worlds.action_space}.",
+            expected=(seen, done),
+        )
+    return worlds

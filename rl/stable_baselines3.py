@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -69,9 +69,14 @@ class Elsewhere(VectorEnv):
         return np.zeros((1, *space.shape), space.dtype)
 
     def step(self, actions: np.ndarray) -> Step:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Say that there is nothing to play in."""
         raise ConfigError(
             "This agent of Stable-Baselines3 has no environment: its file does not say which.\n"
-            'Give one: load_stable_baselines3(path, env="CartPole-v1")'
+            'Give one: load_stable_baselines3(path, env="CartPole-v1"), agent.play("CartPole-v1"), '
+            "or --env CartPole-v1"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..registry import (
     entries,
     get,
     list_models,
+    name_fits,
     task_of,
 )
 from .output import json_option, print_json, print_table
@@ -38,20 +40,35 @@ def list_command(pattern: str, task: str | None, commercial: bool | None, as_jso
     """Names of the models that can be loaded. PATTERN may hold * and ?."""
     names = set(list_models(pattern, task=task, commercial=commercial))
     chosen = [(a, e) for a, e in entries() if e.name in names]
+    playing = _agents(pattern, task, commercial)
     if as_json:
-        print_json([facts(a, e) for a, e in chosen])
+        print_json([*(facts(a, e) for a, e in chosen), *playing])
         return
-    if not chosen:
+    if not chosen and not playing:
         click.echo("no model fits", err=True)
         return
-    models_table(chosen)
+    models_table(chosen, playing)
 
 
-def models_table(models: Sequence[tuple[Architecture, Entry]]) -> None:
-    """One line for each model."""
+def _agents(pattern: str, task: str | None, commercial: bool | None) -> list[dict[str, Any]]:
+    """What is known of the agents that come with the package and fit."""
+    agents = importlib.import_module("....rl.agents", __name__)
+    if commercial is False or task not in (None, agents.TASK):
+        return []
+    names = [name for name in agents.shipped() if name_fits(name, pattern)]
+    return [agents.facts(name) for name in names]
+
+
+def models_table(
+    models: Sequence[tuple[Architecture, Entry]], agents: Sequence[dict[str, Any]] = ()
+) -> None:
+    """One line for each model, and for each agent."""
     rows = [
         [e.name, task_of(a, e), _count(e.parameters), e.license or "not pinned", _kinds(e)]
         for a, e in models
+    ]
+    rows += [
+        [a["name"], a["task"], _count(a["parameters"]), a["license"], "bundled"] for a in agents
     ]
     print_table(rows, ["name", "task", "parameters", "licence", "weights"])
 
@@ -62,8 +79,16 @@ def models_table(models: Sequence[tuple[Architecture, Entry]]) -> None:
 def info_command(name: str, as_json: bool) -> None:
     """What is known of a model. A fact that was read from no source is "not pinned".
 
-    NAME is a name that `bestiary list` shows, or a folder with a saved model.
+    NAME is a name that `bestiary list` shows, a folder with a saved model or agent, or a zip with
+    an agent of Stable-Baselines3.
     """
+    agent = importlib.import_module("....rl.agents", __name__).facts(name)
+    if agent is not None:
+        if as_json:
+            print_json(agent)
+        else:
+            print_table([[key, _shown(value)] for key, value in agent.items()])
+        return
     if Path(name).is_dir():
         from ..loading import card_of_folder
 
@@ -111,7 +136,8 @@ def info(name: str) -> dict[str, Any]:
     Raises:
         HubError: no model of that name; names the nearest ones.
     """
-    return facts(*get(name))
+    agent: dict[str, Any] | None = importlib.import_module("....rl.agents", __name__).facts(name)
+    return facts(*get(name)) if agent is None else agent
 
 
 def _count(n: int | None) -> str:

@@ -16,10 +16,11 @@ from .output import json_option, print_json
 @click.argument("name")
 @click.argument("data", type=click.Path(exists=True, path_type=Path), required=False)
 @click.option("--episodes", type=click.IntRange(1), default=20, help="Agents: how many to play.")
+@click.option("--env", help="Agents: an environment; the agent's own unless given.")
 @click.option("--device", default="cpu", show_default=True)
 @json_option
 def evaluate_command(
-    name: str, data: Path | None, episodes: int, device: str, as_json: bool
+    name: str, data: Path | None, episodes: int, env: str | None, device: str, as_json: bool
 ) -> None:
     """Measure the model NAME on DATA, labelled as for `finetune`.
 
@@ -30,7 +31,7 @@ def evaluate_command(
 
     model = load(name, device=device)
     if hasattr(model, "play"):
-        played = model.play(episodes=episodes)
+        played = model.play(env, episodes)
         if as_json:
             print_json(played.to_dict())
         else:
@@ -38,6 +39,8 @@ def evaluate_command(
         return
     if data is None:
         raise click.UsageError(f"evaluate {name}: on which DATA?")
+    if env is not None:
+        raise click.UsageError(f"evaluate {name}: --env is for agents, and this is none")
     if model.task == "text-classification":
         measured = model.evaluate(data)
         if as_json:

@@ -21,7 +21,8 @@ from .output import json_option, print_json
 def play_command(
     name: str, env: str | None, episodes: int, record: Path | None, seed: int, as_json: bool
 ) -> None:
-    """Let the agent NAME play: one that comes with the package, or a folder of yours."""
+    """Let the agent NAME play: one that comes with the package, a folder of yours, or a zip of
+    Stable-Baselines3, which wants --env."""
     agent = load(name)
     if not hasattr(agent, "play"):
         raise ConfigError(f"{name} is no agent, so that it cannot play")

@@ -13,7 +13,7 @@ import bestiary as bt
 from bestiary.core.errors import ConfigError, WeightsError
 from bestiary.hub.cli import main
 from bestiary.rl import A2C, PPO, evaluate, load_agent
-from bestiary.rl.agents import ALGORITHMS, algorithm, folder_of, shipped
+from bestiary.rl.agents import ALGORITHMS, algorithm, facts, folder_of, shipped
 
 
 def test_the_shipped_agents_are_good_and_small() -> None:
@@ -77,3 +77,60 @@ def test_on_the_command_line(tmp_path: Path, capsys: Any) -> None:
     assert code == 1 and "is no agent" in err
     code, _, err = run("evaluate", "unet-shapes")
     assert code == 2 and "on which DATA" in err
+
+
+def test_agents_are_listed_and_described(tmp_path: Path, capsys: Any) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    listed = json.loads(run("list", "--json", "--task", "reinforcement-learning")[1])
+    assert [one["name"] for one in listed] == shipped()
+    assert "ppo-cartpole" in run("list", "*cartpole")[1] and "ppo" not in run("list", "vgg*")[1]
+    assert not json.loads(run("list", "cartpole", "--non-commercial", "--json")[1])
+    known = json.loads(run("info", "PPO_CartPole", "--json")[1])
+    assert known == bt.info("ppo-cartpole") == facts("ppo-cartpole")
+    assert known["algorithm"] == "PPO" and known["environment"] == "CartPole-v1"
+    agent = bt.load("ppo-cartpole")
+    assert known["parameters"] == sum(p.size for p in agent.network.parameters())
+    assert facts("dqn-cartpole") is not None and facts("resnet50") is None
+    shown = run("info", "sac-pendulum")[1]
+    assert "Pendulum-v1" in shown and "learning_rate" in shown
+    folder = A2C("CartPole-v1", seed=0).save(tmp_path / "mine")
+    mine = json.loads(run("info", str(folder), "--json")[1])
+    assert mine["license"] is None and not mine["bundled"] and mine["algorithm"] == "A2C"
+    (folder / "agent.json").write_text("{}")
+    code, _, err = run("info", str(folder))
+    assert code == 1 and "holds no agent" in err
+
+
+def test_zips_of_stable_baselines3(tmp_path: Path, capsys: Any) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    path = Path(__file__).parents[1] / "references" / "data" / "stable-baselines3" / "ppo.zip"
+    agent = bt.load(path)
+    assert isinstance(agent, PPO) and agent.play("CartPole-v1").lengths[0] > 1
+    assert isinstance(bt.load(str(path)), PPO)
+    with pytest.raises(ConfigError, match="has no environment"):
+        agent.play()
+    with pytest.raises(ConfigError, match=r"the agent sees .* Pendulum-v1 has"):
+        agent.play("Pendulum-v1")
+    known = json.loads(run("info", str(path), "--json")[1])
+    assert known["algorithm"] == "PPO" and known["settings"]["hidden"] == [12, 10]
+    code, said, err = run("play", str(path), "--env", "CartPole-v1", "--json")
+    assert code == 0 and json.loads(said)["episodes"] == 1, err
+    code, said, err = run("evaluate", str(path), "--env", "CartPole-v1", "--episodes", "3")
+    assert code == 0 and "over 3 episodes" in said, err
+    code, _, err = run("play", str(path))
+    assert code == 1 and "--env CartPole-v1" in err
+    (tmp_path / "other.zip").write_bytes(b"PK")
+    code, _, err = run("play", str(tmp_path / "other.zip"))
+    assert code == 1 and "no agent of Stable-Baselines3" in err
+    code, _, err = run("evaluate", "unet-shapes", str(tmp_path), "--env", "CartPole-v1")
+    assert code == 2 and "--env is for agents" in err
