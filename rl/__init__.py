@@ -16,6 +16,7 @@ _NAMES = {
         "behaviour_cloning": "BehaviourCloning",
         "agents": "load_agent",
         "c51": "C51",
+        "callbacks": "CheckpointEvery EvaluateEvery LogTo StopAtReturn",
         "ddpg": "DDPG",
         "decision_transformer": "DecisionTransformer",
         "discrete_sac": "DiscreteSAC",
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from .alphazero import AlphaZero as AlphaZero
     from .behaviour_cloning import BehaviourCloning as BehaviourCloning
     from .c51 import C51 as C51
+    from .callbacks import CheckpointEvery as CheckpointEvery
+    from .callbacks import EvaluateEvery as EvaluateEvery
+    from .callbacks import LogTo as LogTo
+    from .callbacks import StopAtReturn as StopAtReturn
     from .ddpg import DDPG as DDPG
     from .decision_transformer import DecisionTransformer as DecisionTransformer
     from .discrete_sac import DiscreteSAC as DiscreteSAC

@@ -73,6 +73,7 @@ def evaluate(
     *,
     seed: int = 10_000,
     deterministic: bool = True,
+    progress: bool = True,
 ) -> Evaluation:
     """Play whole episodes and measure them.
 
@@ -84,6 +85,7 @@ def evaluate(
         episodes: how many.
         seed: of the environments; the same gives the same episodes.
         deterministic: take the best action, not a drawn one.
+        progress: whether to show it.
 
     Raises:
         ConfigError: there is no environment, or `episodes` is no number of them.
@@ -97,7 +99,8 @@ def evaluate(
     quota = [len(range(i, episodes, n)) for i in range(n)]
     totals, lengths = np.zeros(n), np.zeros(n, np.int64)
     found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
-    with show_progress(total=episodes, what="playing", unit="episodes") as bar:
+    shown = None if progress else False
+    with show_progress(total=episodes, what="playing", unit="episodes", enabled=shown) as bar:
         while any(len(done) < wanted for done, wanted in zip(found, quota, strict=True)):
             step = worlds.step(np.asarray(agent.act(observation, deterministic=deterministic)))
             totals += step.reward

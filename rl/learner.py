@@ -25,11 +25,13 @@ from ..core.random import manual_seed, numpy_rng
 from ..core.training.state import packed, unpacked
 from ..core.training.store import CheckpointStore
 from ..core.weights.safetensors import load_file, save_file
+from .callbacks import CheckpointEvery, LogTo, ordered, restore, state_of
 from .environments.base import VectorEnv, checked_seed, count
 from .environments.make import make
 from .spaces import Box, Discrete, Space, from_json
 
 if TYPE_CHECKING:
+    from ..core.insight.runs.writer import Run
     from .evaluation import Evaluation
 
 _AGENT, _WEIGHTS = "agent.json", "agent.safetensors"
@@ -82,6 +84,9 @@ class Learner(ABC):
         self.rng = np.random.default_rng([self.seed, 1])
         self.steps = 0
         self.iterations = 0
+        self.began = self.until = 0  # steps at which the present call of `learn` began and ends
+        self._calls: list[Callback] = []
+        self._log = _Log(self)
         self.progress = 0.0  # of the present call of `learn`, from 0 to 1
         self.history: list[dict[str, float]] = []
         self.returns: list[float] = []  # of the last 100 episodes
@@ -210,28 +215,33 @@ class Learner(ABC):
         out: str | Path | None = None,
         resume: str | Path | None = None,
         checkpoint_every: int | None = None,
+        run: Run | None = None,
     ) -> Self:
         """Learn from `steps` more steps of environments.
 
         Args:
             steps: how many, over all copies of the environment.
-            callbacks: called after every round with the agent; one that returns False ends it.
+            callbacks: called after every round with the agent; one that returns False ends it. See
+                `rl.callbacks` for evaluations, checkpoints and an early end.
             progress: whether to show it.
             out: folder for checkpoints and, at the end, the agent (`agent/`).
             resume: a folder that was `out` before: go on from its newest checkpoint, exactly.
-            checkpoint_every: steps between checkpoints; by default one at the end.
+            checkpoint_every: steps between checkpoints in `out`; by default one at the end.
+            run: whose log gets the lines of the history.
 
         Raises:
-            ConfigError: `steps` is no number of steps, or there is nothing to resume.
+            ConfigError: `steps` is no number of steps, there is nothing to resume, a callback
+                cannot be called, or there are checkpoints without `out`.
         """
         count(f"{self.name}.learn: steps", steps)
-        calls = [callbacks] if callable(callbacks) else list(callbacks)
+        calls = self._callbacks(callbacks, out, checkpoint_every, run)
         store = None if out is None else CheckpointStore(Path(out) / "checkpoints")
-        begun, target = self.steps, self.steps + steps
+        self.began, self.until = self.steps, self.steps + steps
+        self._calls, self._log = calls, _Log(self)
         if resume is not None:
-            begun, target = self._resume(Path(resume))
-        saved = self.steps
-        log = _Log(self)
+            self._resume(Path(resume))
+        begun, target = self.began, self.until
+        log = self._log
         what = f"{self.name} {self.env.id}"
         with show_progress(total=target, what=what, enabled=None if progress else False) as shown:
             shown.update(self.steps)
@@ -245,16 +255,9 @@ class Learner(ABC):
                 shown.update(self.steps - before, None if line is None else _text(line))
                 for call in calls:
                     stopped |= call(self) is False
-                if (
-                    store is not None
-                    and checkpoint_every
-                    and self.steps - saved >= checkpoint_every
-                ):
-                    self._checkpoint(store, begun, target)
-                    saved = self.steps
         self.progress = 1.0
         if store is not None and out is not None:
-            self._checkpoint(store, begun, target)
+            self.checkpoint(store)
             self.save(Path(out) / "agent")
         return self
 
@@ -388,17 +391,55 @@ class Learner(ABC):
             self._length = np.array(state["length"])
         self.load_extra_state(state["extra"])
 
-    def _checkpoint(self, store: CheckpointStore, begun: int, target: int) -> None:
-        state, tensors = packed({**self.state(), "begun": begun, "target": target})
+    def checkpoint(self, store: CheckpointStore) -> None:
+        """Write down everything that going on depends on, the present `learn` included."""
+        told = {
+            "begun": self.began,
+            "target": self.until,
+            "callbacks": state_of(self._calls),
+            "log": self._log.state(),
+        }
+        state, tensors = packed({**self.state(), **told})
         store.save(self.steps, tensors, state)
 
-    def _resume(self, folder: Path) -> tuple[int, int]:
+    def _resume(self, folder: Path) -> None:
         found = CheckpointStore(folder / "checkpoints").newest()
         if found is None:
             raise ConfigError(f"{self.name}.learn: there is no checkpoint to resume in {folder}")
         state = unpacked(found.state, found.tensors)
         self.load_state(state)
-        return int(state["begun"]), int(state["target"])
+        self.began, self.until = int(state["begun"]), int(state["target"])
+        restore(self._calls, state.get("callbacks", {}))
+        self._log = _Log(self)
+        if "log" in state:
+            self._log.load_state(state["log"])
+
+    def _callbacks(
+        self,
+        given: Callback | Iterable[Callback],
+        out: str | Path | None,
+        checkpoint_every: int | None,
+        run: Run | None,
+    ) -> list[Callback]:
+        """All callbacks, in the order in which they are called."""
+        calls: list[Callback] = [given] if callable(given) else list(given)
+        for call in calls:
+            if not callable(call):
+                raise ConfigError(
+                    f"{self.name}.learn: a callback is called with the agent, and {call!r} cannot "
+                    "be called.",
+                    got=call,
+                )
+        if run is not None:
+            calls.append(LogTo(run))
+        if checkpoint_every is not None:
+            if out is None:
+                raise ConfigError(
+                    f"{self.name}.learn: where do the checkpoints go? Give out='folder' with "
+                    "checkpoint_every"
+                )
+            calls.append(CheckpointEvery(checkpoint_every, out))
+        return ordered(calls)
 
     # -- checks ------------------------------------------------------------------------------
 
@@ -451,6 +492,14 @@ class _Log:
         self.steps = 0
         self.due = agent.steps + _LOG_EVERY
         self.sums: dict[str, list[float]] = {}
+
+    def state(self) -> dict[str, Any]:
+        """What the next line will be made of."""
+        return {"due": self.due, "sums": self.sums}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.due = int(state["due"])
+        self.sums = {name: [float(total), times] for name, (total, times) in state["sums"].items()}
 
     def add(self, figures: Mapping[str, float], steps: int) -> dict[str, float] | None:
         agent = self.agent

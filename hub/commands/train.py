@@ -197,7 +197,16 @@ def _value(word: str, hint: Any, text: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if hint == tuple[int, ...]:
             return tuple(int(part) for part in text.split(","))
+        if kind is float and str in kinds:  # a number, or a word such as "auto"
+            return _number_or_word(text)
         return kind(text)
     except (ValueError, KeyError):
         name = "whole numbers with commas between" if hint == tuple[int, ...] else kind.__name__
         raise click.UsageError(f"{word} {text}: {name} wanted") from None
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -60,3 +60,40 @@ def test_the_run_is_logged(tmp_path: Path) -> None:
     log = bt.read_run(tmp_path / "run")
     assert log.status == "finished" and log.about["hyperparameters"]["environment"] == "CartPole-v1"
     assert len(log.scalars["train/return"]) and len(log.scalars["evaluation/return"]) == 1
+
+
+def test_evaluations_checkpoints_and_an_early_end(tmp_path: Path, capsys: Any) -> None:
+    import bestiary as bt
+
+    out, log = tmp_path / "run", tmp_path / "log"
+    words = ["train", "ppo", "CartPole-v1", *SHORT, "--out", str(out), "--run", str(log), "--json"]
+    words[words.index("64")] = "256"
+    every = ["--eval-every", "64", "--checkpoint-every", "32"]
+    assert run(*words, *every, "--stop-at", "1") == 0  # the first evaluation is enough
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] == 64 and told["best"]["mean"] >= 1
+    assert load_agent(told["best"]["folder"]).steps == 64
+    kept = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert kept == ["step-00000032", "step-00000064"]
+    found = bt.read_run(log)
+    assert "evaluation/length" in found.scalars and not (out / "run.json").exists()
+    assert run(*words, "--stop-at", "nonsense") == 2
+    assert run(*words, "--eval-every", "0") == 1
+    assert "steps is a whole number" in capsys.readouterr().err
+
+
+def test_training_ends_at_a_return_of_the_training(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", "ppo", "CartPole-v1", "--n-steps", "32", "--batch-size", "32", "--quiet"]
+    out = ["--out", str(tmp_path / "run"), "--json", "--steps", "40000", "--num-envs", "8"]
+    assert run(*words, *out, "--stop-at", "15", "--n-epochs", "1") == 0
+    assert json.loads(capsys.readouterr().out)["steps"] < 10_000
+
+
+def test_words_are_settings_too(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", "sac", "Pendulum-v1", "--steps", "4", "--hidden", "8", "--quiet"]
+    assert run(*words, "--ent-coef", "auto", "--out", str(tmp_path / "a")) == 0
+    assert load_agent(tmp_path / "a" / "agent").settings.ent_coef is None
+    assert run(*words, "--ent-coef", "0.25", "--out", str(tmp_path / "b")) == 0
+    assert load_agent(tmp_path / "b" / "agent").settings.ent_coef == 0.25
+    assert run(*words, "--ent-coef", "atuo", "--out", str(tmp_path / "c")) == 1
+    assert "auto_0.1" in capsys.readouterr().err
