@@ -175,20 +175,26 @@ JOBS["resnet50-inference-8"] = resnet("resnet50", 8)
 JOBS["resnet18-inference-1"] = resnet("resnet18", 1)
 
 
+def training(module: nn.Module, optimizer: optim.Optimizer, x: bt.Tensor, y: bt.Tensor) -> Any:
+    """A step, compiled, and its loss."""
+
+    def step(x: bt.Tensor, y: bt.Tensor) -> bt.Tensor:
+        loss = F.cross_entropy(module(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    fast = bt.compile(step)
+    return lambda: fast(x, y).detach().numpy().copy()
+
+
 @job
 def resnet18_training_step_16() -> Job:
     module = loaded(bt.load("resnet18", weights=False).module).train()
     optimizer = optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
     x, y = bt.Tensor(numbers(16, 3, 224, 224)), bt.Tensor(np.arange(16))
-
-    def run() -> np.ndarray[Any, Any]:
-        loss = F.cross_entropy(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach().numpy().copy()
-
-    return Job(run, 3 * 3.63e9 * 16)
+    return Job(training(module, optimizer, x, y), 3 * 3.63e9 * 16)
 
 
 @job
@@ -198,15 +204,7 @@ def mlp_training_step_64() -> Job:
     )
     optimizer = optim.Adam(module.parameters(), lr=1e-4)
     x, y = bt.Tensor(numbers(64, 4)), bt.Tensor(np.arange(64) % 2)
-
-    def run() -> np.ndarray[Any, Any]:
-        loss = F.cross_entropy(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach().numpy().copy()
-
-    return Job(run)
+    return Job(training(module, optimizer, x, y))
 
 
 @job
