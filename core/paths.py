@@ -78,3 +78,11 @@ def check_folder(folder: Path) -> None:
             "Name another folder: out='my-model', or -o my-model on the command line.",
             folder=str(folder),
         ) from None
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

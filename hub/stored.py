@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import HubError
-from ..core.paths import home
+from ..core.paths import home, sha256_of
 from .cache import Storage, repositories
 from .download import Verified, verify
 from .registry import Hub, Wheel, find
 from .settings import current
 from .sources import is_repository
-from .wheels import sha256_of
 
 
 @dataclass(frozen=True)

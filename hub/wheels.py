@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..core.errors import HubError
 from ..core.insight.progress import progress
-from ..core.paths import atomic, home
+from ..core.paths import atomic, home, sha256_of
 from .registry import Wheel
 
 _TIMEOUT = 900.0  # seconds for the package client
@@ -172,9 +172,3 @@ def _wait(process: subprocess.Popen[bytes], requirement: str) -> None:
             bar.update(0)  # the client tells nobody how far it is: only the time is shown
             if time.monotonic() - start > _TIMEOUT:
                 raise HubError(f"fetching {requirement} took longer than {_TIMEOUT} s")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

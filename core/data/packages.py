@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import HubError
 from ..insight.progress import progress
+from ..paths import sha256_of
 
 if TYPE_CHECKING:
     import tarfile
@@ -228,12 +229,6 @@ def check_archive(package: Package, archive: Path) -> None:
             expected=package.sha256,
             got=found,
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def members(package: Package, archive: Path) -> dict[str, bytes]:

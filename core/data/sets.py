@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, HubError
-from ..paths import flush_folder, home
+from ..paths import flush_folder, home, sha256_of
 from . import packages
 from .catalogue import SetInfo, find
 from .dataset import Dataset, check_index
@@ -185,7 +185,7 @@ def _keep(info: SetInfo, archive: Path, folder: Path) -> None:
     """Check an archive, convert it, and put the result in the cache, whole or not at all."""
     packages.check_archive(info.package, archive)
     arrays = convert(info, packages.members(info.package, archive))
-    _write(info, arrays, folder, packages.sha256_of(archive))
+    _write(info, arrays, folder, sha256_of(archive))
 
 
 def _write(info: SetInfo, arrays: Arrays, folder: Path, archive_sha256: str) -> None:

@@ -31,10 +31,10 @@ def pack_command(
     NAME is a curated name, a repository (org/name) or a folder. What is not here is fetched. The
     file is a plain zip file; its sha256 is printed, to be compared on the other machine.
     """
+    from ...core.paths import sha256_of
     from ..lock import in_force
     from ..packing import pack
     from ..sources import Request, obtain
-    from ..wheels import sha256_of
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists. To replace it: --force")
@@ -80,10 +80,10 @@ def unpack_command(
 ) -> None:
     """Put the models of a pack where `bt.load` finds them, after checking every hash."""
     from ...core.errors import HubError
+    from ...core.paths import sha256_of
     from ..lock import in_force
     from ..packing import contents
     from ..unpacking import unpack
-    from ..wheels import sha256_of
 
     if sha256 is not None and sha256_of(file) != sha256.strip().lower():
         raise HubError(

