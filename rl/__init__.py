@@ -26,6 +26,7 @@ _NAMES = {
         "evaluation": "Evaluation evaluate record",
         "ppo": "PPO",
         "qr_dqn": "QRDQN",
+        "recurrent_ppo": "RecurrentPPO",
         "reinforce": "REINFORCE",
         "sac": "SAC",
         "spaces": "Box Discrete MultiBinary MultiDiscrete",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .evaluation import record as record
     from .ppo import PPO as PPO
     from .qr_dqn import QRDQN as QRDQN
+    from .recurrent_ppo import RecurrentPPO as RecurrentPPO
     from .reinforce import REINFORCE as REINFORCE
     from .sac import SAC as SAC
     from .spaces import Box as Box

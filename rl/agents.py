@@ -29,6 +29,7 @@ ALGORITHMS = {
     "PPO": "ppo",
     "QRDQN": "qr_dqn",
     "REINFORCE": "reinforce",
+    "RecurrentPPO": "recurrent_ppo",
     "SAC": "sac",
     "TD3": "td3",
 }

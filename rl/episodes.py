@@ -23,6 +23,7 @@ from ..core.paths import atomic
 from ..core.weights.safetensors import load_file, save_file
 from .environments.base import count
 from .environments.make import make
+from .evaluation import player_of
 from .spaces import Space
 
 FIELDS = ("observations", "actions", "rewards", "lengths", "terminated")
@@ -202,10 +203,11 @@ def record_episodes(
     done: list[list[np.ndarray]] = [[] for _ in range(n)]
     earned: list[list[float]] = [[] for _ in range(n)]
     observation = envs.reset(seed)
+    player = None if agent is None else player_of(agent, n)
     while any(len(k) < q for k, q in zip(kept, quota, strict=True)):
         actions = envs.action_space.sample(rng, n)
-        if agent is not None:
-            chosen = np.asarray(agent.act(observation))
+        if player is not None:
+            chosen = np.asarray(player.act(observation))
             take = rng.random(n) < random
             actions = np.where(take.reshape(n, *[1] * (chosen.ndim - 1)), actions, chosen)
         step = envs.step(actions)
@@ -213,7 +215,10 @@ def record_episodes(
             seen[i].append(observation[i])
             done[i].append(actions[i])
             earned[i].append(float(step.reward[i]))
-        for i in (step.terminated | step.truncated).nonzero()[0].tolist():
+        over = step.terminated | step.truncated
+        if player is not None:
+            player.forget(over)
+        for i in over.nonzero()[0].tolist():
             if len(kept[i]) < quota[i]:
                 rewards = np.array(earned[i], np.float32)
                 whole = np.stack(seen[i]), np.stack(done[i]), rewards, bool(step.terminated[i])

@@ -95,6 +95,7 @@ def evaluate(
     worlds = _worlds(agent, env, episodes)
     observation = worlds.reset(seed)
     n = worlds.num_envs
+    player = player_of(agent, n)
     # Episode k is played by environment k mod n.
     quota = [len(range(i, episodes, n)) for i in range(n)]
     totals, lengths = np.zeros(n), np.zeros(n, np.int64)
@@ -102,10 +103,12 @@ def evaluate(
     shown = None if progress else False
     with show_progress(total=episodes, what="playing", unit="episodes", enabled=shown) as bar:
         while any(len(done) < wanted for done, wanted in zip(found, quota, strict=True)):
-            step = worlds.step(np.asarray(agent.act(observation, deterministic=deterministic)))
+            step = worlds.step(np.asarray(player.act(observation, deterministic=deterministic)))
             totals += step.reward
             lengths += 1
-            for i in (step.terminated | step.truncated).nonzero()[0]:
+            over = step.terminated | step.truncated
+            player.forget(over)
+            for i in over.nonzero()[0]:
                 if len(found[i]) < quota[i]:
                     found[i].append((float(totals[i]), int(lengths[i])))
                     bar.update(1)
@@ -144,6 +147,7 @@ def record(
         raise ConfigError(f"{path}: moving pictures are written as .gif or .webp", path=str(path))
     count("record: episodes", episodes)
     world = _worlds(agent, env, 1)
+    player = player_of(agent, 1)
     pictures: list[Image.Image] = []
     returns: list[float] = []
     lengths: list[int] = []
@@ -151,7 +155,7 @@ def record(
     total, length = 0.0, 0
     pictures.append(_picture(world.render()))
     while len(returns) < episodes:
-        step = world.step(np.asarray(agent.act(observation, deterministic=deterministic)))
+        step = world.step(np.asarray(player.act(observation, deterministic=deterministic)))
         total, length = total + float(step.reward[0]), length + 1
         ended = bool(step.terminated[0] or step.truncated[0])
         last = world.final_picture() if ended else None
@@ -161,6 +165,7 @@ def record(
             returns.append(total)
             lengths.append(length)
             total, length = 0.0, 0
+            player.forget(np.ones(1, bool))
         if length > _LONGEST:
             raise DataError(f"an episode of {world.id} has no end after {_LONGEST:,} steps")
         observation = step.observation
@@ -175,6 +180,21 @@ def record(
             loop=0,
         )
     return Evaluation(tuple(returns), tuple(lengths))
+
+
+class _Plain:
+    """Plays with what remembers nothing."""
+
+    def __init__(self, agent: Acting) -> None:
+        self.act = agent.act
+
+    def forget(self, ended: np.ndarray) -> None:
+        """There is nothing to forget."""
+
+
+def player_of(agent: Any, num_envs: int) -> Any:
+    """What acts for an agent, and is told where episodes end."""
+    return agent.player(num_envs) if hasattr(agent, "player") else _Plain(agent)
 
 
 def _picture(frame: np.ndarray) -> Image.Image:

@@ -157,10 +157,19 @@ class Learner(ABC):
             ShapeError: it is no observation of this agent's environment.
             DataError: there is NaN in it.
         """
+        batch = self.checked(observation)
+        actions = self.to_env(self.choose(batch, deterministic))
+        return actions[0] if batch.ndim == np.ndim(observation) + 1 else actions
+
+    def checked(self, observation: Any) -> np.ndarray:
+        """An observation, or several, as several: (N, ...), of the space's type.
+
+        Raises:
+            ShapeError, DataError: see `act`.
+        """
         array = np.asarray(observation)
         space = self.observation_space
-        single = array.shape == space.shape
-        batch = array[None] if single else array
+        batch = array[None] if array.shape == space.shape else array
         if batch.shape[1:] != space.shape or batch.ndim != len(space.shape) + 1:
             raise ShapeError(
                 f"{self.name}: an observation has shape {space.shape}, several (N, "
@@ -171,8 +180,7 @@ class Learner(ABC):
             )
         if batch.dtype.kind == "f" and not np.isfinite(batch).all():
             raise DataError(f"{self.name}: the observation holds NaN or infinity.")
-        actions = self.to_env(self.choose(batch.astype(space.dtype, copy=False), deterministic))
-        return actions[0] if single else actions
+        return batch.astype(space.dtype, copy=False)
 
     def predict(
         self,

@@ -78,6 +78,7 @@ class Rollout:
         log_probs, values: of them, when they were taken, (T * N,).
         advantages: how much better they turned out than expected, (T * N,).
         returns: what the values should have said, (T * N,).
+        ended: whether the episode ended with the step, (T, N).
     """
 
     features: Array
@@ -86,6 +87,7 @@ class Rollout:
     values: Array
     advantages: Array
     returns: Array
+    ended: Array
 
 
 def advantages_of(
@@ -170,6 +172,17 @@ class OnPolicy(Learner):
         """How good it is to be there, (N,)."""
         return self.network.bare(features(self.observation_space, observations))[1]
 
+    def value_now(self, observations: Array, rows: Any) -> Array:
+        """How good it is in these rows of the environments, which show this."""
+        return self.value(observations)
+
+    def look(self, x: Array) -> tuple[Array, Array]:
+        """What the network gives for features that the environments show now, and the values."""
+        return self.network.bare(x)
+
+    def forget(self, ended: Array) -> None:
+        """Episodes ended in these rows, (N,) bool: what was remembered of them is of no use."""
+
     # -- learning ----------------------------------------------------------------------------
 
     def advance(self) -> dict[str, float]:
@@ -193,7 +206,7 @@ class OnPolicy(Learner):
         free = self.free
         for t in range(s.n_steps):
             x = features(self.observation_space, observation)
-            out, values[t] = self.network.bare(x)
+            out, values[t] = self.look(x)
             chosen = self.distribution.sample(out, free, self.rng)
             log_probs[t] = self.distribution.log_prob(out, free, chosen)
             step = env.step(self.to_env(chosen))
@@ -204,9 +217,10 @@ class OnPolicy(Learner):
             if step.final_observation is not None:
                 over = ended[t] = step.terminated | step.truncated
                 rewards[t] += self._cut_off(step)
+                self.forget(over)
             observation = self.observation = step.observation
             self.count_step(step.reward, over)
-        last = self.value(observation)
+        last = self.value_now(observation, slice(None))
         advantages = advantages_of(rewards, values, ended, last, s.gamma, s.gae_lambda)
         return Rollout(
             np.concatenate(shown),
@@ -215,6 +229,7 @@ class OnPolicy(Learner):
             values.reshape(-1),
             advantages.reshape(-1),
             (advantages + values).reshape(-1),
+            ended,
         )
 
     def _cut_off(self, step: Step) -> Array:
@@ -222,13 +237,19 @@ class OnPolicy(Learner):
         future = np.zeros(self.env.num_envs, np.float32)
         if step.truncated.any() and step.final_observation is not None:
             rows = step.truncated.nonzero()[0]
-            future[rows] = self.settings.gamma * self.value(step.final_observation[rows])
+            future[rows] = self.settings.gamma * self.value_now(step.final_observation[rows], rows)
         return future
 
-    def descend(self, x: Array, d_out: Any, d_values: Any) -> dict[str, float]:
+    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
+        """The network's answers for the rows of a mini-batch, to be differentiated."""
+        out, values = self.network(Tensor(x))
+        return out, values
+
+    def descend(self, x: Any, d_out: Any, d_values: Any) -> dict[str, float]:
         """One step of the optimizer.
 
         Args:
+            x: what `forward` takes.
             d_out: of what the network gives and the free parameters: the gradient for these, and
                 figures to log.
             d_values: of the values: the gradient for them.
@@ -238,7 +259,7 @@ class OnPolicy(Learner):
         """
         for p in self._parameters:
             p.grad = None
-        out, values = self.network(Tensor(x))
+        out, values = self.forward(x)
         gradient, d_free, figures = d_out(out.array)
         d_v = d_values(values.array)
         backward([out, values], [Tensor(gradient), Tensor(d_v)])

@@ -12,6 +12,7 @@ The loss of an action a that was taken with probability p_old(a) and had the adv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -66,20 +67,25 @@ class PPO(OnPolicy):
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         s = self.settings
-        rows = len(rollout.actions)
         figures: dict[str, float] = {}
         for _ in range(s.n_epochs):
-            order = self.rng.permutation(rows)
-            for start in range(0, rows, s.batch_size):
-                chosen = order[start : start + s.batch_size]
+            for chosen, x in self.batches(rollout):
                 if len(chosen) < 2 and s.normalize_advantage:
                     continue
-                figures = self._step(rollout, chosen)
+                figures = self._step(rollout, chosen, x)
             if s.target_kl is not None and figures.get("kl", 0.0) > 1.5 * s.target_kl:
                 break
         return {**figures, "explained": _explained(rollout.values, rollout.returns)}
 
-    def _step(self, rollout: Rollout, chosen: Array) -> dict[str, float]:
+    def batches(self, rollout: Rollout) -> Iterator[tuple[Array, Any]]:
+        """Mini-batches in a new order: the rows of each, and what `forward` takes for them."""
+        size = self.settings.batch_size
+        order = self.rng.permutation(len(rollout.actions))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            yield chosen, rollout.features[chosen]
+
+    def _step(self, rollout: Rollout, chosen: Array, x: Any) -> dict[str, float]:
         s = self.settings
         actions, old = rollout.actions[chosen], rollout.log_probs[chosen]
         returns, advantage = rollout.returns[chosen], rollout.advantages[chosen]
@@ -113,7 +119,7 @@ class PPO(OnPolicy):
             told["value_loss"] = float((error * error).mean())
             return np.asarray((2 * s.vf_coef / size) * error, np.float32)
 
-        return self.descend(rollout.features[chosen], d_out, d_values)
+        return self.descend(x, d_out, d_values)
 
 
 def _explained(values: Array, returns: Array) -> float:

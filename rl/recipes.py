@@ -15,6 +15,7 @@ from .evaluation import evaluate
 # Recipes and their classes; DATA-OR-ENV is what `rl.make` takes as text.
 _CLASSES = {
     "ppo": "PPO",
+    "recurrent-ppo": "RecurrentPPO",
     "a2c": "A2C",
     "reinforce": "REINFORCE",
     "dqn": "DQN",

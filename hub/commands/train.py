@@ -60,6 +60,13 @@ RECIPES = {
         "an adapter of --model: a style or a thing, of pictures with captions",
         "a folder of pictures with captions: a.png and a.txt, or metadata.jsonl",
     ),
+    "recurrent-ppo": Recipe(
+        "rl.recipes",
+        "RecurrentPPOSettings",
+        "train",
+        "an agent: PPO with a memory, where not everything is seen",
+        _ENV,
+    ),
     **{
         name.lower(): Recipe("rl.recipes", f"{name}Settings", "train", f"an agent: {what}", _ENV)
         for name, what in {

@@ -33,7 +33,17 @@ def test_an_agent_is_trained_and_goes_on(tmp_path: Path, capsys: Any) -> None:
     assert load_agent(out / "agent").steps == 64  # it was at its end
 
 
-@pytest.mark.parametrize("recipe", ["a2c", "dqn", "sac", "td3", "reinforce"])
+def test_an_agent_with_a_memory(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", "recurrent-ppo", "CartPole-v1", "--memory", "8", "--hidden", "8", *SHORT]
+    assert run(*words, "--out", str(tmp_path / "run")) == 0
+    agent = load_agent(tmp_path / "run" / "agent")
+    assert agent.name == "RecurrentPPO" and agent.settings.memory == 8
+    assert run("play", str(tmp_path / "run" / "agent")) == 0
+    assert run("train", "recurrent-ppo", "Catch-v0", "--out", str(tmp_path / "c")) == 1
+    assert "pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["a2c", "dqn", "sac", "td3", "reinforce", "recurrent-ppo"])
 def test_settings_are_listed(recipe: str, capsys: Any) -> None:
     assert run("train", recipe) == 0
     shown = capsys.readouterr().out
