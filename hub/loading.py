@@ -174,11 +174,15 @@ def load(
     return model.to(device) if str(device) != "cpu" else model
 
 
+def agents() -> Any:
+    """The module that knows agents, which need not be there for anything else."""
+    return importlib.import_module(f"...{_AGENTS}", __name__)
+
+
 def _agent(name: str | Path) -> Any:
     """The agent of a folder, a zip or a name that comes with the package; None of what is none."""
-    agents = importlib.import_module(f"...{_AGENTS}", __name__)
-    folder = agents.folder_of(name)
-    return None if folder is None else agents.load_agent(folder)
+    folder = agents().folder_of(name)
+    return None if folder is None else agents().load_agent(folder)
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

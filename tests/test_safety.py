@@ -56,7 +56,7 @@ LAZY = {
     ("hub/commands/train.py", "options_of"): "names of the table of recipes in the same file",
     ("hub/commands/train.py", "train_command"): "names of the table of recipes in the same file",
     ("hub/loading.py", "task_class"): "names of the table of tasks in the same file",
-    ("hub/loading.py", "_agent"): "rl.agents, written out",
+    ("hub/loading.py", "agents"): "rl.agents, written out",
     ("hub/registry.py", "_import"): "files found in the package's own domain folders",
     ("rl/__init__.py", "__getattr__"): "names of the table in the same file",
     ("rl/agents.py", "algorithm"): "names of the table in the same file",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..loading import agents
 from ..registry import (
     Architecture,
     Bundled,
@@ -52,15 +52,14 @@ def list_command(pattern: str, task: str | None, commercial: bool | None, as_jso
 
 def _agents(pattern: str, task: str | None, commercial: bool | None) -> list[dict[str, Any]]:
     """What is known of the agents that come with the package and fit."""
-    agents = importlib.import_module("....rl.agents", __name__)
-    if commercial is False or task not in (None, agents.TASK):
+    known = agents()
+    if commercial is False or task not in (None, known.TASK):
         return []
-    names = [name for name in agents.shipped() if name_fits(name, pattern)]
-    return [agents.facts(name) for name in names]
+    return [known.facts(name) for name in known.shipped() if name_fits(name, pattern)]
 
 
 def models_table(
-    models: Sequence[tuple[Architecture, Entry]], agents: Sequence[dict[str, Any]] = ()
+    models: Sequence[tuple[Architecture, Entry]], playing: Sequence[dict[str, Any]] = ()
 ) -> None:
     """One line for each model, and for each agent."""
     rows = [
@@ -68,7 +67,7 @@ def models_table(
         for a, e in models
     ]
     rows += [
-        [a["name"], a["task"], _count(a["parameters"]), a["license"], "bundled"] for a in agents
+        [a["name"], a["task"], _count(a["parameters"]), a["license"], "bundled"] for a in playing
     ]
     print_table(rows, ["name", "task", "parameters", "licence", "weights"])
 
@@ -82,7 +81,7 @@ def info_command(name: str, as_json: bool) -> None:
     NAME is a name that `bestiary list` shows, a folder with a saved model or agent, or a zip with
     an agent of Stable-Baselines3.
     """
-    agent = importlib.import_module("....rl.agents", __name__).facts(name)
+    agent = agents().facts(name)
     if agent is not None:
         if as_json:
             print_json(agent)
@@ -136,7 +135,7 @@ def info(name: str) -> dict[str, Any]:
     Raises:
         HubError: no model of that name; names the nearest ones.
     """
-    agent: dict[str, Any] | None = importlib.import_module("....rl.agents", __name__).facts(name)
+    agent: dict[str, Any] | None = agents().facts(name)
     return facts(*get(name)) if agent is None else agent
 
 
