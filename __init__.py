@@ -108,6 +108,7 @@ _NAMES = {
         "core.training.overfit": "overfit_one_batch",
         "core.training.rates": "lr_find",
         "hub.commands.catalog": "info",
+        "hub.exporting": "export",
         "hub.loading": "load",
         "hub.registry": "list_models",
         "hub.settings": "configure",
@@ -330,6 +331,7 @@ if TYPE_CHECKING:
     from .core.training.overfit import overfit_one_batch as overfit_one_batch
     from .core.training.rates import lr_find as lr_find
     from .hub.commands.catalog import info as info
+    from .hub.exporting import export as export
     from .hub.loading import load as load
     from .hub.registry import list_models as list_models
     from .hub.settings import configure as configure

@@ -36,6 +36,7 @@ _COMMANDS = {
     "lock": ("lock", "Pin models to commits and hashes."),
     "push": ("push", "Publish a saved model on the hub."),
     "convert": ("convert", "Turn a torch checkpoint into safetensors."),
+    "export": ("export", "Write a model as ONNX, for other engines."),
     "cache": ("cache", "What was fetched: list, verify, remove, where."),
     "check": ("check", "Look into a weight file: structure, shapes, broken values."),
     "bench": ("bench", "Time a model on this machine, as it is and compiled."),

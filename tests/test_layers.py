@@ -23,7 +23,7 @@ FOLDERS: dict[str, set[str]] = {
 # its own line or above. Imports inside functions and for types may go anywhere within core.
 CORE = [
     "errors paths callers",
-    "notice",
+    "notice wire",
     "state dtypes spelling native",
     "devices conversion quantization",
     "node",
@@ -36,7 +36,7 @@ CORE = [
     "walk creation random namespace linalg",
     "autograd anomaly checkpoint",
     "nn weights graph insight data",
-    "optim testing",
+    "optim testing onnx",
     "training",
 ]
 RANK = {unit: rank for rank, units in enumerate(CORE) for unit in units.split()}

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..core import nn
+from ..core.dtypes import int64
 from ..core.nn import functional as F
+from ..core.ops.cumulative import cumulative_sum
+from ..core.ops.logic import not_equal
+from ..core.ops.shape import astype
 from ..core.tensor import Tensor
 from ..hub.configuration import expect
 from ..hub.registry import Entry, Hub, Layout, register
@@ -171,9 +173,8 @@ class Roberta(nn.Module):
 
 def places_of(input_ids: Tensor, pad: int) -> Tensor:
     """The place (B, T) of each token: padding tokens have `pad`, the others what follows it."""
-    real = input_ids.cpu().array != pad
-    places = np.where(real, np.cumsum(real, axis=1) + pad, pad)
-    return Tensor(places.astype(np.int64)).to(device=input_ids.device)
+    real = astype(not_equal(input_ids, pad), dtype=int64)
+    return real * cumulative_sum(real, axis=1) + pad
 
 
 # -- published files -------------------------------------------------------------------------------

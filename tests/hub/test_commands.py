@@ -262,6 +262,27 @@ def test_the_best_fit_comes_first():
     assert found and all("classification" in task_of(a, e) for a, e in found)
 
 
+# -- export ----------------------------------------------------------------------------------------
+
+
+def test_export(desk, bestiary):
+    code, out, _ = bestiary("export", str(MODEL), "-o", "m.onnx", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert [Path(f).name for f in told["files"]] == ["m.onnx", "m.json"]
+    assert told["inputs"]["pixel_values"][:2] == ["batch", 3]
+    assert told["bytes"] == sum(Path(f).stat().st_size for f in told["files"])
+    beside = json.loads((desk / "m.json").read_text())
+    assert len(beside["labels"]) == told["outputs"]["output"][1]
+    assert beside["preprocess"]["size"] == told["inputs"]["pixel_values"][2:]
+    code, out, _ = bestiary("export", str(MODEL), "-o", "fixed.onnx", "--fixed")
+    assert code == 0
+    assert out.strip().endswith("fixed.onnx")
+    code, _, err = bestiary("export", str(MODEL), "-o", "m.onnx", "--part", "text")
+    assert code == 1
+    assert "one network" in err
+
+
 # -- convert ---------------------------------------------------------------------------------------
 
 

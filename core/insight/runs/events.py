@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ... import wire
 from ...errors import DataError
-from . import wire
 
 VERSION = b"brain.Event:2"
 HYPERPARAMETERS = "_hparams_/session_start_info"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import wire
 from ...errors import DataError
-from . import wire
 from .frames import by_length, gather
 
 _FEW = 8  # events of one form for which reading them together pays

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import bestiary as bt
+from bestiary.core import wire
 from bestiary.core.errors import ConfigError, DataError
-from bestiary.core.insight.runs import events, wire
+from bestiary.core.insight.runs import events
 from bestiary.core.insight.runs.crc32c import crc32c, rows
 from bestiary.core.insight.runs.frames import find_records, frame
 from bestiary.core.insight.runs.reader import event_files, read_run, runs_in

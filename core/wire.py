@@ -1,4 +1,4 @@
-"""The little of protocol buffers that event files need: fields written and read by number.
+"""The little of protocol buffers that event files and ONNX need: fields by number.
 
 Source: protobuf.dev, "Encoding".
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from ...errors import DataError
+from .errors import DataError
 
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # wire types
 _DOUBLE, _FLOAT = struct.Struct("<d"), struct.Struct("<f")
@@ -61,7 +61,7 @@ def read_varint(data: bytes, place: int) -> tuple[int, int]:
         if byte < 128:
             return value & 0xFFFFFFFFFFFFFFFF, place
         shift += 7
-    raise DataError("a number in an event has no end")
+    raise DataError("a number in a message has no end")
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
@@ -83,9 +83,9 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         elif kind in (EIGHT, FOUR):
             length = 8 if kind == EIGHT else 4
         else:
-            raise DataError(f"an event has a field of wire type {kind}, which is none")
+            raise DataError(f"a message has a field of wire type {kind}, which is none")
         if place + length > len(data):
-            raise DataError("a field of an event reaches beyond its end")
+            raise DataError("a field of a message reaches beyond its end")
         yield key >> 3, kind, data[place : place + length]
         place += length
 
@@ -98,19 +98,19 @@ def signed(value: int) -> int:
 def as_double(data: int | bytes) -> float:
     """The number of a field of 64 bits."""
     if not isinstance(data, bytes) or len(data) != 8:
-        raise DataError("an event has a number of another size")
+        raise DataError("a message has a number of another size")
     return float(_DOUBLE.unpack(data)[0])
 
 
 def as_single(data: int | bytes) -> float:
     """The number of a field of 32 bits."""
     if not isinstance(data, bytes) or len(data) != 4:
-        raise DataError("an event has a number of another size")
+        raise DataError("a message has a number of another size")
     return float(_FLOAT.unpack(data)[0])
 
 
 def as_bytes(data: int | bytes) -> bytes:
     """What a field of bytes holds."""
     if not isinstance(data, bytes):
-        raise DataError("an event has a number where bytes are due")
+        raise DataError("a message has a number where bytes are due")
     return data
