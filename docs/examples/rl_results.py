@@ -122,24 +122,26 @@ def offline(ones: Sequence[dict[str, Any]]) -> str:
 
 
 def curves(own: dict[str, list[dict[str, Any]]]) -> Any:
-    """The learning curves of all runs in one picture."""
+    """The learning curves of all runs: a chart for each environment, one below the other."""
     import numpy as np
+    from PIL import Image
 
     from bestiary.core.insight.charts import step_chart
 
-    lowest = {"CartPole-v1": 0, "Acrobot-v1": -500, "Pendulum-v1": -1600}
-    highest = {"CartPole-v1": 500, "Acrobot-v1": -60, "Pendulum-v1": -140}
-    lines = {}
+    charts: dict[str, dict[str, Any]] = {}
     for run, (what, _) in WANTED.items():
-        ones = [one for one in own.get(run, []) if one["environment"] in lowest]
-        if not ones:
-            continue
-        env = ones[0]["environment"]
-        at = np.array([step for step, _ in ones[0]["curve"]], float)
-        each = [np.interp(at, *np.array(one["curve"], float).T) for one in ones]
-        share = (np.mean(each, axis=0) - lowest[env]) / (highest[env] - lowest[env])
-        lines[what] = (list(at), list(share))
-    return step_chart(lines, title="share of the best return", x_label="steps", x_log=True)
+        ones = own.get(run, [])
+        if ones:
+            at = np.array([step for step, _ in ones[0]["curve"]], float)
+            each = [np.interp(at, *np.array(one["curve"], float).T) for one in ones]
+            lines = charts.setdefault(ones[0]["environment"], {})
+            lines[what.partition(",")[0]] = (list(at), list(np.mean(each, axis=0)))
+    size = (720, 300)
+    picture = Image.new("RGB", (size[0], size[1] * max(len(charts), 1)), "white")
+    for i, (env, lines) in enumerate(charts.items()):
+        chart = step_chart(lines, title=env, x_label="steps", size=size, x_log=True)
+        picture.paste(chart, (0, i * size[1]))
+    return picture
 
 
 def main() -> None:
