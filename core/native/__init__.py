@@ -11,6 +11,7 @@ most 2 GiB at the end of the heap) unless `BESTIARY_KEEP_MEMORY` is `0` or a var
 own (`MALLOC_...`, `GLIBC_TUNABLES`) says how to allocate.
 """
 
+from .cartpole import cartpole
 from .chain import Chain
 from .conv import (
     Convolution,
@@ -102,6 +103,7 @@ __all__ = [
     "batch_norm_apply",
     "batch_norm_backward",
     "batch_norm_stats",
+    "cartpole",
     "channel_sum",
     "channel_sums",
     "col2im",

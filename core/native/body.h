@@ -42,6 +42,7 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 #include "quantized.h"
 #include "decode.h"
 #include "training.h"
+#include "cartpole.h"
 #include "chain.h"
 
 #define ENTRY(name, buffers) {#name, buffers, FN(name)},

@@ -59,7 +59,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     STORED(X, q8_0) STORED(X, q4_0) STORED(X, q4_1) STORED(X, q5_0) STORED(X, q5_1) \
     STORED(X, q4_k) STORED(X, q5_k) STORED(X, q6_k) \
     STORED(X, int8) STORED(X, bfloat16) STORED(X, float16) STORED(X, float32) \
-    X(cross_entropy, "flFD") X(cross_entropy_backward, "fldF") X(adam, "fFFF?F") \
+    X(cross_entropy, "flFD") X(cross_entropy_backward, "fldF") X(adam, "fFFF?F") X(cartpole, "dlDU") \
     X(chain, "uf?f?f?f?f?f?f?f?fF?F?F?F") \
     X(attend_token, "fff?f?fFFF") X(gated, "fF") X(added, "fF")
 
