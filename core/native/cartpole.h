@@ -3,14 +3,16 @@
 /* Sine and cosine by their series, which are exact to the last bits up to 0.8. */
 INLINE double FN(small_sine)(double x) {
     double y = x * x;
-    return x * (1 - y / 6 * (1 - y / 20 * (1 - y / 42 * (1 - y / 72 * (1 - y / 110
-        * (1 - y / 156 * (1 - y / 210 * (1 - y / 272))))))));
+    return x * (1 - y * (1.0 / 6) * (1 - y * (1.0 / 20) * (1 - y * (1.0 / 42)
+        * (1 - y * (1.0 / 72) * (1 - y * (1.0 / 110) * (1 - y * (1.0 / 156)
+        * (1 - y * (1.0 / 210) * (1 - y * (1.0 / 272)))))))));
 }
 
 INLINE double FN(small_cosine)(double x) {
     double y = x * x;
-    return 1 - y / 2 * (1 - y / 12 * (1 - y / 30 * (1 - y / 56 * (1 - y / 90
-        * (1 - y / 132 * (1 - y / 182 * (1 - y / 240 * (1 - y / 306))))))));
+    return 1 - y * 0.5 * (1 - y * (1.0 / 12) * (1 - y * (1.0 / 30)
+        * (1 - y * (1.0 / 56) * (1 - y * (1.0 / 90) * (1 - y * (1.0 / 132)
+        * (1 - y * (1.0 / 182) * (1 - y * (1.0 / 240) * (1 - y * (1.0 / 306)))))))));
 }
 
 /* state (4, N), actions (N): 0 is left -> new state (4, N), ended (N). ints: N; items are poles.

@@ -50,8 +50,8 @@ class CartPole(ArrayEnv):
     def advance(
         self, state: np.ndarray, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        kinds = state.dtype, actions.dtype
-        if native.available() and kinds == (np.float64, np.int64) and state.flags.c_contiguous:
+        fits = state.dtype == np.float64 and actions.dtype == np.int64
+        if fits and state.flags.c_contiguous and native.available():
             moved, ended = native.cartpole(state, np.ascontiguousarray(actions))
             return moved, np.ones(state.shape[1], np.float32), ended
         return self.advance_in_numpy(state, actions)
