@@ -84,10 +84,8 @@ def page(own: dict[str, list[dict[str, Any]]], peer: dict[str, list[dict[str, An
     head = ["", "steps", "wanted", "return", "spread", "seeds", "CPU seconds", "each seed"]
     text = HEAD + table(head, rows)
     text += "![Curves of learning](images/rl-results.png)\n\n"
-    text += (
-        "The mean return of the last hundred episodes while learning, where 0 is the worst and\n"
-    )
-    text += "1 the best of each task; lines are means over seeds.\n\n"
+    text += "The mean return of the last hundred episodes while learning; lines are means over\n"
+    text += "seeds.\n\n"
     text += "## Beside Stable-Baselines3\n\n"
     text += "The same hyper-parameters, environments and steps, one thread each.\n\n"
     rows = []
