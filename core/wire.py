@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from .errors import DataError
 
@@ -47,7 +48,7 @@ def blob(field: int, data: bytes) -> bytes:
     return varint(field << 3 | BYTES) + varint(len(data)) + data
 
 
-def read_varint(data: bytes, place: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
     """A whole number, and where it ends.
 
     Raises:
@@ -64,7 +65,7 @@ def read_varint(data: bytes, place: int) -> tuple[int, int]:
     raise DataError("a number in a message has no end")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, Any]]:
     """Number, wire type and value of each field: a whole number, or bytes of the other types.
 
     Raises:

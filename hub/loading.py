@@ -111,7 +111,8 @@ def load(
 
     Args:
         name: a curated name (`bestiary list`), a hub repository `org/name` of a supported
-            family, a folder with config.json and weights, or a GGUF file. What exists wins.
+            family, a folder with config.json and weights, a GGUF file, or an ONNX file, of which a
+            module with inputs by name is made. What exists wins.
         weights: False builds the model untrained.
         device: "cpu", "cuda", "cuda:1".
         dtype: of the parameters: float32 unless given. "int8" and "int4" keep the weights of
@@ -144,6 +145,10 @@ def load(
     if agent is not None:
         return agent
     path = Path(name).expanduser()
+    if path.suffix == ".onnx" and path.is_file():
+        from ..core.onnx.runner import load_onnx
+
+        return load_onnx(path)
     if is_adapter(path):
         given = {
             "weights": weights, "device": device, "dtype": dtype, "revision": revision,

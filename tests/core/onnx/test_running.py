@@ -1,0 +1,113 @@
+"""ONNX files run by our operations: ours, damaged ones, and (reference) the node cases."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bestiary as bt
+from bestiary import nn
+from bestiary.core.onnx import messages
+from bestiary.core.onnx.runner import load_onnx
+from bestiary.errors import BestiaryError, ConfigError, ShapeError, WeightsError
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, Any]:
+    bt.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.GELU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(36, 5), nn.LayerNorm(5),
+    ).eval()  # fmt: skip
+    bt.export(net, tmp_path / "m.onnx", inputs={"x": ("batch", 3, 6, 6)}, outputs=["y"])
+    return tmp_path / "m.onnx", net
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_was_written_is_read_and_runs(written: Any, batch: int) -> None:
+    path, net = written
+    loaded = bt.load(path)
+    x = np.random.default_rng(batch).standard_normal((batch, 3, 6, 6)).astype(np.float32)
+    with bt.inference_mode():
+        np.testing.assert_allclose(loaded(x=x).numpy(), net(bt.tensor(x)).numpy(), atol=1e-5)
+    assert loaded.inputs == ["x"]
+    assert loaded.outputs == ["y"]
+    with pytest.raises(ShapeError, match="takes x"):
+        loaded(z=x)
+
+
+def test_damaged_files_are_refused(written: Any) -> None:
+    data = written[0].read_bytes()
+    rng = random.Random(0)
+    for cut in [0, 1, *rng.sample(range(len(data)), 60)]:
+        with pytest.raises((WeightsError, ConfigError)):
+            load_onnx(data[:cut])
+    x = np.zeros((1, 3, 6, 6), np.float32)
+    for _ in range(150):
+        broken = bytearray(data)
+        for place in rng.sample(range(len(data)), 3):
+            broken[place] = rng.randrange(256)
+        try:
+            with warnings.catch_warnings(), bt.inference_mode():
+                warnings.simplefilter("ignore")
+                load_onnx(bytes(broken))(x=x)
+        except BestiaryError:
+            pass
+
+
+def test_a_tensor_that_claims_more_than_there_is() -> None:
+    tensor = messages.whole(1, 1 << 50) + messages.whole(2, 1) + messages.text(8, "w")
+    graph = messages.blob(5, tensor)
+    data = messages.model(graph, producer="", version="", metadata={})
+    with pytest.raises(WeightsError, match="are due"):
+        load_onnx(data)
+
+
+def test_unknown_operators_are_named() -> None:
+    node = messages.node("Frobnicate", ["x"], ["y"], {})
+    stated = [messages.value_info(n, np.float32, ("n",)) for n in "xy"]
+    data = messages.model(
+        messages.graph("g", [node], [], stated[:1], stated[1:]),
+        producer="", version="", metadata={},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="Frobnicate"):
+        load_onnx(data)
+
+
+def agrees(found: Any, wanted: Any, case: Any) -> bool:
+    if isinstance(wanted, list) or wanted is None:
+        return False
+    a, b = found.array, np.asarray(wanted)
+    if a.shape != b.shape or a.dtype != b.dtype or b.dtype == object:
+        return False
+    if b.dtype.kind not in "fV":
+        return bool(np.array_equal(a, b))
+    return bool(np.allclose(a.astype(float), b.astype(float), case.rtol, case.atol, equal_nan=True))
+
+
+@pytest.mark.reference
+def test_node_cases() -> None:
+    loader = pytest.importorskip("onnx.backend.test.loader")
+    passed: Counter[str] = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in loader.load_model_tests(kind="node"):
+            try:
+                net = load_onnx(case.model.SerializeToString())
+                good = True
+                for inputs, outputs in case.data_sets:
+                    given = [None if x is None else bt.Tensor(np.array(x)) for x in inputs]
+                    with bt.inference_mode():
+                        found = net.run(net.file.network, given, {}, net.inputs)
+                    good &= all(agrees(f, w, case) for f, w in zip(found, outputs, strict=True))
+            except (BestiaryError, TypeError, ValueError):
+                good = False
+            passed[case.name.split("_")[1]] += good
+    print(sum(passed.values()), dict(passed))
+    assert sum(passed.values()) >= 1000
