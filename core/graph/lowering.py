@@ -166,7 +166,9 @@ def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
             return nchw(out)
 
         return depthwise, (x,) if add is None else (x, add)
-    run = native.Convolution((n, height, width, c), packed(w, groups), **place, clamp=clamp)
+    run = native.Convolution(
+        (n, height, width, c), packed(w, groups, keep=True), **place, clamp=clamp
+    )
 
     def conv2d(x: Any, add: Any = None) -> Any:
         out = run(nhwc(x), b, None if add is None else nhwc(add))

@@ -64,8 +64,12 @@ def _packed_now(weight: Any, groups: int = 1, *, turned: bool = False) -> native
     return native.pack_weight(weight, groups, turned=turned)
 
 
-def packed(weight: Any, groups: int) -> native.PackedWeight:
-    """The weights in panels; without gradients they are kept, and everybody has the same."""
+def packed(weight: Any, groups: int, *, keep: bool = False) -> native.PackedWeight:
+    """The weights in panels; without gradients they are kept, and everybody has the same.
+
+    Args:
+        keep: also large ones, as compiled programs need them.
+    """
     if state.grad_enabled:
         return _packed_now(weight, groups)
     key = id(weight)
@@ -75,6 +79,8 @@ def packed(weight: Any, groups: int) -> native.PackedWeight:
         if writes == watch.writes and fits:
             return packing
     packing = _packed_now(weight, groups)
+    if weight.size >= _LARGE_WEIGHT and not keep and key not in _packed:
+        return packing
     if key not in _packed:
         weakref.finalize(weight, _packings.pop, key, None)
     _packed[key] = weight
@@ -108,10 +114,14 @@ def conv2d(
         if max(weight.shape[2:]) > _MOST_TAPS:
             return NotImplemented
         return nchw(native.depthwise_conv2d(nhwc(x), depthwise_taps(weight), flat(bias), **options))
-    if state.grad_enabled and groups == 1:
+    if groups == 1 and (state.grad_enabled or weight.size >= _LARGE_WEIGHT):
         size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-        if x.shape[0] * size[0] * size[1] < _FEW_PIXELS:
+        pixels = x.shape[0] * size[0] * size[1]
+        if state.grad_enabled and pixels < _FEW_PIXELS:
             return _by_columns(x, weight, bias, size, options)
+        here = _packed.get(id(weight)) is weight
+        if not state.grad_enabled and pixels < _FEW_PIXELS and not here:
+            return _by_rows(x, weight, bias, size, options)
     return nchw(native.conv2d(nhwc(x), packed(weight, groups), flat(bias), **options))
 
 
@@ -125,9 +135,31 @@ def _by_columns(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any
     return nchw(rows.reshape(x.shape[0], *size, o))
 
 
+def _by_rows(x: Any, weight: Any, bias: Any, size: Pair, options: Any) -> Any:
+    """Patches, and a plain product with the weights where they lie.
+
+    Nothing is kept: weights in panels beside them would take their memory twice.
+    """
+    o, c, *taps = weight.shape
+    rows = native.im2col(nhwc(x), tuple(taps), **options)[0]
+    if weight.flags.c_contiguous:  # the patches, which are few, in the order of the weights
+        if taps != [1, 1]:
+            rows = rows.reshape(len(rows), -1, c).transpose(0, 2, 1).reshape(len(rows), -1)
+        table = weight.reshape(o, -1)
+    else:
+        table = nhwc(weight).reshape(o, -1)
+    out = rows @ table.T
+    if bias is not None:
+        out += bias
+    return nchw(out.reshape(x.shape[0], *size, o))
+
+
 _MOST_TAPS = 64  # of a depthwise kernel, along an axis
 # Output pixels below which one use does not pay for packing weights.
 _FEW_PIXELS = 256
+# Numbers of a weight from which its panels are not kept: those of large UNets would be gigabytes,
+# and few other networks have any. To pack one anew takes a part of the time of its use.
+_LARGE_WEIGHT = 4_000_000
 
 
 def _output_size(

@@ -167,7 +167,7 @@ def seconds_for(operations: float, device: Any) -> float | None:
 
 #: Of a network's weights, what is kept prepared for the processor from the first call on, and
 #: what a compiled program holds beside that: measured with Stable Diffusion 1.5's UNet.
-PREPARED, COMPILED = 0.7, 1.0
+PREPARED, COMPILED = 0.15, 1.6
 
 
 def unet_memory(unet: Module, rows: int, columns: int, batch: int) -> int:
