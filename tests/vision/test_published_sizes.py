@@ -1,4 +1,4 @@
-"""Detectors and SAM at their published sizes, with random weights, beside the libraries themselves.
+"""Networks of tier 2 at published sizes, with random weights, beside the libraries themselves.
 
     TORCHVISION=FOLDER pytest -m reference tests/vision/test_published_sizes.py
 
@@ -157,3 +157,38 @@ def test_segment_anything(tmp_path: Path) -> None:
     near(seen.array, maps)
     near(found.iou_scores.array, out.iou_scores)
     near(found.pred_masks.array, out.pred_masks)
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "squeezenet1_1"])
+def test_classifiers_of_torchvision(torchvision: Any, name: str) -> None:
+    import torch
+
+    model = getattr(torchvision.torchvision.models, name)(weights=None)
+    torchvision.common.randomise(model, 0)
+    ours = load(name, weights=False).module.eval()
+    state = {key: bt.tensor(value.numpy()) for key, value in model.state_dict().items()}
+    ours.load_state_dict(state)
+    x = torchvision.common.images(2, 3, 224, 224, seed=1)
+    with torch.no_grad():
+        wanted = model(x)
+    with bt.inference_mode():
+        near(ours(bt.tensor(x.numpy())).array, wanted)
+
+
+def test_depth_anything(tmp_path: Path) -> None:
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    common = script("common")
+    trunk = {"image_size": 518, "reshape_hidden_states": False, "out_indices": [3, 6, 9, 12]}
+    small = Dinov2Config(hidden_size=384, num_attention_heads=6, **trunk)
+    model = DepthAnythingForDepthEstimation(DepthAnythingConfig(backbone_config=small))
+    common.randomise(model, 0)
+    model.head.conv3.weight.data *= 0.4  # depths of up to ten, not of up to twenty-five
+    model.head.conv3.bias.data += 1  # most are above zero
+    model.save_pretrained(tmp_path)
+    x = common.images(1, 3, 252, 336, seed=1)
+    with torch.no_grad():
+        wanted = model(x).predicted_depth
+    with bt.inference_mode():
+        near(load(tmp_path).module(bt.tensor(x.numpy())).array, wanted)
