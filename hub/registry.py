@@ -448,12 +448,17 @@ def get(name: str) -> tuple[Architecture, Entry]:
 def nearest(name: str, count: int = 3, cutoff: float = _ALIKE) -> list[str]:
     """The names most like this one, or like its family's: none that are far from it.
 
+    Those of agents that come with the package are among them.
+
     Args:
         cutoff: from 0, where anything will do, to 1.
     """
+    from .loading import agents  # which imports this module
+
     _scan()
     wanted = canonical(name)
-    names = {**{alias: offer.entry.name for alias, offer in _offers().items()}, **_names}
+    playing = {agent: agent for agent in agents().shipped()}
+    names = {**playing, **{alias: offer.entry.name for alias, offer in _offers().items()}, **_names}
     own = sorted(set(names.values()))
     first = re.split(r"[-./]", wanted)[0]
     holding = sorted(

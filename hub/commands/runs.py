@@ -30,7 +30,10 @@ def runs_command(folder: Path, wanted: tuple[str, ...], sort: str | None, as_jso
     known = sorted({tag for row in rows for tag in row["figures"]})
     for tag in (*wanted, *([sort] if sort not in (None, "step", "started", "name") else [])):
         if tag not in known:
-            raise DataError(f"no run has the number {tag!r}; there are: {', '.join(known[:12])}")
+            there = (
+                f"there are: {', '.join(known[:12])}" if known else "there are no numbers at all"
+            )
+            raise DataError(f"no run has the number {tag!r}; {there}")
     if sort is not None:
         rows.sort(key=lambda row: _place(row, sort))
     if as_json:

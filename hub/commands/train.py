@@ -208,8 +208,16 @@ def _value(word: str, hint: Any, text: str) -> Any:
             return _number_or_word(text)
         return kind(text)
     except (ValueError, KeyError):
-        name = "whole numbers with commas between" if hint == tuple[int, ...] else kind.__name__
-        raise click.UsageError(f"{word} {text}: {name} wanted") from None
+        wanted = _KINDS.get(hint, _KINDS.get(kind, kind.__name__))
+        raise click.UsageError(f"{word} {text}: {wanted} is wanted") from None
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple[int, ...]: "a list of whole numbers, with commas between,",
+}
 
 
 def _number_or_word(text: str) -> float | str:

@@ -312,7 +312,7 @@ def test_lists():
         (["ddmp", "x"], "ddpm"),
         (["ddpm", "fashion-mnist", "--epoch", "3"], "--epochs"),
         (["ddpm", "fashion-mnist", "--epochs"], "wants a value"),
-        (["ddpm", "fashion-mnist", "--epochs", "many"], "int wanted"),
+        (["ddpm", "fashion-mnist", "--epochs", "many"], "many: a whole number is wanted"),
         (["ddpm", "fashion-mnist", "--channels", "a,b"], "commas"),
         (["ddpm", "fashion-mnist", "--schedule", "square"], "schedule"),
         (["vae", "fashion-mnist", "--lr", "-1"], "lr"),

@@ -31,6 +31,7 @@ def test_an_unknown_name_gets_the_three_nearest():  # ERRORS 31
 
 
 def test_names_that_are_far_are_not_offered():
+    assert nearest("ppo-cartpol")[0] == "ppo-cartpole"  # agents are loaded by name too
     assert nearest("nope") == []
     assert nearest("nope", cutoff=0.1)
     with pytest.raises(HubError) as caught:

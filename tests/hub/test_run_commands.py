@@ -47,6 +47,9 @@ def test_wrong_input_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) 
     for command in ("runs", "board"):
         assert _run([command, str(folder / "nothing")]) == 1
         assert "is no folder" in capsys.readouterr().err
+    (folder / "none").mkdir()
+    assert _run(["runs", str(folder / "none"), "--sort", "loss"]) == 1
+    assert "there are no numbers at all" in capsys.readouterr().err
     assert _run(["runs", str(folder), "--sort", "bleu"]) == 1
     assert "there are: evaluation/accuracy, train/loss" in capsys.readouterr().err
     assert _run(["board", str(folder), "--port", "70000"]) == 2
