@@ -119,16 +119,13 @@ def _pictures(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:
 
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     one = np.asarray(model.preprocess(Image.fromarray(pixels)))
-    function = getattr(model.module, "embed", model.module) if _pairs(model) else model.module
+    function = model.module
+    if model.task == "zero-shot-image-classification":  # of pictures and texts, the pictures
+        function = function.embed
     for count in batch_sizes:
         x = Tensor(np.stack([one] * count)).to(device=model.device, dtype=model.module.dtype)
         size = " x ".join(str(n) for n in one.shape[-2:])
         yield f"{count} of {size} pixels", count, "pictures", function, (x,)
-
-
-def _pairs(model: Any) -> bool:
-    """Whether the network is for pictures and texts, of which pictures are timed."""
-    return bool(model.task == "zero-shot-image-classification")
 
 
 def _texts(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:

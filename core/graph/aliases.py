@@ -9,14 +9,15 @@ import numpy as np
 from .record import Graph, Ref
 
 
+def written_operands(graph: Graph) -> set[int]:
+    """Values that a call writes as one of its operands."""
+    operands = (call.operands[place] for call in graph.calls for place in call.op.writes)
+    return {operand.index for operand in operands if isinstance(operand, Ref)}
+
+
 def changing(graph: Graph) -> set[int]:
     """External values whose memory a call writes, as an operand or through another view of it."""
-    written: set[int] = set()
-    for call in graph.calls:
-        for place in call.op.writes:
-            operand = call.operands[place]
-            if isinstance(operand, Ref):
-                written.add(operand.index)
+    written = written_operands(graph)
     roots = [graph.external[i] for i in written if i in graph.external]
     spans = sorted(_span(array) for array in roots if type(array) is np.ndarray and array.size)
     if not spans:

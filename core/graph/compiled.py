@@ -29,10 +29,8 @@ from .explanation import Explanation
 from .passes import PASSES
 from .program import Program
 from .record import Graph, record
-from .steps import Steps
+from .steps import PROGRAMS, Steps
 from .trees import flattened, foreign, rebuilt, signature
-
-_PROGRAMS = 8  # kept for a function: one for each combination of shapes
 
 
 @dataclass
@@ -163,7 +161,7 @@ class Compiled:
             result, plan = self._compiled(key, tensors, args, kwargs)
             self._plans[key] = plan
             self._plans.move_to_end(key)
-            while len(self._plans) > _PROGRAMS:
+            while len(self._plans) > PROGRAMS:
                 old, _ = self._plans.popitem(last=False)
                 self._explained.pop(old, None)
             return result

@@ -19,7 +19,7 @@ from ..errors import WeightsError
 from ..op import REGISTRY
 from ..tensor import Tensor
 from ..weights.safetensors import SafetensorsFile, save_file
-from .aliases import changing
+from .aliases import changing, written_operands
 from .record import Call, Graph, Ref
 
 VERSION = 1
@@ -39,7 +39,7 @@ def save_graph(
         WeightsError: a constant of it cannot be written, an array is not on the CPU, or it writes
             memory that its arrays share.
     """
-    if changing(graph) - _operands_written(graph):
+    if changing(graph) - written_operands(graph):
         raise WeightsError(
             "save_graph: the graph writes memory that several of its arrays share, as training\n"
             "steps with an optimizer do; a file cannot say so. Record the forward pass alone."
@@ -149,15 +149,6 @@ def _read(found: dict[str, Any], file: SafetensorsFile) -> Graph:
         graph.calls.append(Call(op, operands, constants, results))
     graph.outputs = [operand({"value": i}) for i in found["outputs"]]
     return graph
-
-
-def _operands_written(graph: Graph) -> set[int]:
-    return {
-        call.operands[place].index
-        for call in graph.calls
-        for place in call.op.writes
-        if isinstance(call.operands[place], Ref)
-    }
 
 
 def _written(x: Any) -> Any:

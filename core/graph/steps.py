@@ -31,7 +31,7 @@ from .sameness import difference
 from .surroundings import Before, Outside, python_streams
 from .trees import flattened, foreign, rebuilt, signature
 
-_PROGRAMS = 8  # kept for a function: one for each combination of shapes
+PROGRAMS = 8  # kept for a function: one for each combination of shapes
 _RECORDINGS = 4  # that may differ, before a function is left as it is
 _LOOK_AGAIN = 16  # the first call of a program that is recorded again; then at 4 times as many
 
@@ -59,7 +59,8 @@ class _Plan:
     written: list[Tensor]
     structure: int
     quiet: bool
-    recording: _Recording
+    recorded: Graph  # to compare later calls with: without gradients, which would be kept alive
+    renewed: frozenset[int]  # its values that each call finds anew
     look: int  # the call that is recorded again
     calls: int = 0
 
@@ -112,7 +113,7 @@ class Steps:
         known = self._shapes.get(key)
         if known is None:
             known = self._shapes[key] = _Shape()
-            while len(self._shapes) > _PROGRAMS:
+            while len(self._shapes) > PROGRAMS:
                 self._shapes.popitem(last=False)
         known.calls += 1
         if known.why is not None or known.calls == 1:
@@ -217,7 +218,7 @@ class Steps:
             if why is None:
                 plan, explanation = self._planned(recording, given, lasting, tensors, structure)
                 if before.copies is None or _agrees(plan, recording, before.copies, tensors):
-                    trial.plan = plan
+                    trial.plan, trial.last = plan, None
                     self._tell(explanation)
                     return recording.result
                 why = "the program comes to another state"
@@ -254,8 +255,7 @@ class Steps:
         structure = watch.structure
         recording, why = self._record(args, kwargs, tensors)
         if why is None:
-            given = _found(plan.recording, known.leaves or ()).values()
-            why = difference(plan.recording.graph, recording.graph, given)
+            why = difference(plan.recorded, recording.graph, plan.renewed)
         if why is None:
             plan.structure = structure
             if plan.calls >= plan.look:
@@ -279,11 +279,12 @@ class Steps:
 
         begun = perf_counter()
         own = recording.graph
+        fixed = {i: x for i, x in own.external.items() if i not in given.values()}
         graph = Graph(
             [*own.inputs, *(Ref(index) for index in given.values())],
             list(own.outputs),
             list(own.calls),
-            {i: x for i, x in own.external.items() if i not in given.values()},
+            dict(fixed),
             dict(own.tensors),
             list(own.kinds),
             trains=True,
@@ -311,7 +312,8 @@ class Steps:
             [t for i, t in own.tensors.items() if i in written],
             structure,
             recording.quiet,
-            recording,
+            Graph(calls=own.calls, kinds=own.kinds, external=fixed),
+            frozenset(given.values()),
             _LOOK_AGAIN,
         )
         shapes, seconds = tuple(x.shape for x in tensors), perf_counter() - begun

@@ -9,51 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from step_nets import batches, training
 
 import bestiary as bt
 from bestiary import nn, optim
 from bestiary.core.errors import ShapeError
 from bestiary.core.graph import record, replay
-from bestiary.core.nn import functional as F
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.drop = nn.Dropout(0.4)
-        self.out = nn.Linear(8, 5)
-
-    def forward(self, x: bt.Tensor) -> bt.Tensor:
-        x = F.relu(self.norm(self.conv(x)))
-        return self.out(self.drop(x.mean(axis=(2, 3))))
-
-
-def training(optimizer_class: type, **settings: float):
-    bt.manual_seed(3)
-    net = Net()
-    optimizer = optimizer_class(net.parameters(), **settings)
-    schedule = optim.CosineAnnealingLR(optimizer, 25)
-
-    def step(x: bt.Tensor, y: bt.Tensor) -> bt.Tensor:
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return net, optimizer, schedule, step
-
-
-def batches(count: int) -> list[tuple[bt.Tensor, bt.Tensor]]:
-    rng = np.random.default_rng(0)
-    return [
-        (
-            bt.Tensor(rng.normal(size=(6, 3, 5, 4)).astype(np.float32)),
-            bt.Tensor(rng.integers(0, 5, 6)),
-        )
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -68,14 +29,16 @@ def batches(count: int) -> list[tuple[bt.Tensor, bt.Tensor]]:
 )
 def test_twenty_replays_equal_twenty_eager_steps(optimizer, settings):
     data = batches(23)
-    eager, _, schedule, step = training(optimizer, **settings)
+    eager, chosen, step = training(optimizer, **settings)
+    schedule = optim.CosineAnnealingLR(chosen, 25)
     expected = []
     for x, y in data:
         expected.append(step(x, y).item())
         schedule.step()
     wanted = {name: t.numpy().copy() for name, t in eager.state_dict().items()}
 
-    net, _, schedule, step = training(optimizer, **settings)
+    net, chosen, step = training(optimizer, **settings)
+    schedule = optim.CosineAnnealingLR(chosen, 25)
     losses = []
     for x, y in data[:2]:  # moments and gradients exist before the recording
         losses.append(step(x, y).item())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import random as python_random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import step_nets
+from step_nets import Net, Step, batches
 
 import bestiary as bt
 from bestiary import nn, optim
@@ -17,47 +21,9 @@ from bestiary.core.graph.compiled import Compiled
 from bestiary.core.nn import functional as F
 from bestiary.core.notice import CompileWarning, TrainingWarning, forget_warnings
 
-Step = Callable[..., Any]
 
-
-class Net(nn.Module):
-    """Convolution, batch norm, dropout, a linear head: everything that changes while training."""
-
-    def __init__(self) -> None:
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.drop = nn.Dropout(0.4)
-        self.out = nn.Linear(8, 5)
-
-    def forward(self, x: bt.Tensor) -> bt.Tensor:
-        x = F.relu(self.norm(self.conv(x)))
-        return self.out(self.drop(x.mean(axis=(2, 3))))
-
-
-def batches(count: int, size: int = 6) -> list[tuple[bt.Tensor, bt.Tensor]]:
-    rng = np.random.default_rng(0)
-    return [
-        (
-            bt.Tensor(rng.normal(size=(size, 3, 5, 4)).astype(np.float32)),
-            bt.Tensor(rng.integers(0, 5, size)),
-        )
-        for _ in range(count)
-    ]
-
-
-def training(optimizer_class: type = optim.Adam, **settings: Any) -> tuple[Net, Any, Step]:
-    bt.manual_seed(3)
-    net = Net()
-    optimizer = optimizer_class(net.parameters(), **{"lr": 0.01, **settings})
-
-    def step(x: bt.Tensor, y: bt.Tensor) -> bt.Tensor:
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return net, optimizer, step
+def training(optimizer_class: type = optim.Adam, **settings: Any) -> tuple[Any, Any, Step]:
+    return step_nets.training(optimizer_class, **{"lr": 0.01, **settings})
 
 
 def run(net: nn.Module, step: Step, data: list[Any], after: Callable[[], None] = lambda: None):
@@ -420,3 +386,21 @@ def test_errors_of_the_step_are_those_of_the_step() -> None:
     with pytest.raises(IndexRangeError, match="7"):
         fast(x, bt.Tensor(np.full(6, 7)))
     assert np.isfinite(fast(x, y).item())
+
+
+def test_gradients_that_were_replaced_are_let_go() -> None:
+    w = nn.Parameter(np.ones(3, np.float32))
+
+    def step(x: bt.Tensor) -> bt.Tensor:
+        loss = (w * x).sum()
+        loss.backward()  # adds to the gradient of the call before
+        return loss
+
+    fast, x, kept = bt.compile(step), bt.ones((3,)), []
+    for _ in range(8):
+        fast(x)
+        assert w.grad is not None
+        kept.append(weakref.ref(w.grad.array))
+    assert len(fast.explain()) == 1
+    gc.collect()
+    assert [ref() is not None for ref in kept] == [False] * 7 + [True]
