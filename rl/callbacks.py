@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,10 @@ from .evaluation import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from ..core.insight.runs.writer import Run
+
+
+#: Called with the agent after each round; False ends the learning.
+Callback = Callable[[Any], bool | None]
 
 
 class Remembering(ABC):
@@ -232,3 +236,39 @@ def _number(what: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ConfigError(f"{what} is a return, a number, not {value!r}", got=value)
     return float(value)
+
+
+def gathered(
+    name: str,
+    given: Callback | Iterable[Callback],
+    out: str | Path | None,
+    checkpoint_every: int | None,
+    run: Run | None,
+) -> list[Callback]:
+    """All callbacks of a call of `learn`, in the order in which they are called.
+
+    Args:
+        name: of the agent, for what is said of wrong ones.
+        given: by the user; the other arguments are those of `Learner.learn`.
+
+    Raises:
+        ConfigError: a callback cannot be called, or there are checkpoints without `out`.
+    """
+    calls: list[Callback] = [given] if callable(given) else list(given)
+    for call in calls:
+        if not callable(call):
+            raise ConfigError(
+                f"{name}.learn: a callback is called with the agent, and {call!r} cannot be "
+                "called.",
+                got=call,
+            )
+    if run is not None:
+        calls.append(LogTo(run))
+    if checkpoint_every is not None:
+        if out is None:
+            raise ConfigError(
+                f"{name}.learn: where do the checkpoints go? Give out='folder' with "
+                "checkpoint_every"
+            )
+        calls.append(CheckpointEvery(checkpoint_every, out))
+    return ordered(calls)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -25,9 +24,10 @@ from ..core.random import manual_seed, numpy_rng
 from ..core.training.state import packed, unpacked
 from ..core.training.store import CheckpointStore
 from ..core.weights.safetensors import load_file, save_file
-from .callbacks import CheckpointEvery, LogTo, ordered, restore, state_of
+from .callbacks import Callback, gathered, restore, state_of
 from .environments.base import VectorEnv, checked_seed, count
 from .environments.make import make
+from .history import Log, text_of
 from .spaces import Box, Discrete, Space, from_json
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _AGENT, _WEIGHTS = "agent.json", "agent.safetensors"
 
 # Called after every round with the agent; False ends the learning.
-Callback = Callable[[Any], bool | None]
 
 
 class Learner(ABC):
@@ -86,7 +85,7 @@ class Learner(ABC):
         self.iterations = 0
         self.began = self.until = 0  # steps at which the present call of `learn` began and ends
         self._calls: list[Callback] = []
-        self._log = _Log(self)
+        self._log = Log(self)
         self.progress = 0.0  # of the present call of `learn`, from 0 to 1
         self.history: list[dict[str, float]] = []
         self.returns: list[float] = []  # of the last 100 episodes
@@ -242,10 +241,10 @@ class Learner(ABC):
                 cannot be called, or there are checkpoints without `out`.
         """
         count(f"{self.name}.learn: steps", steps)
-        calls = self._callbacks(callbacks, out, checkpoint_every, run)
+        calls = gathered(self.name, callbacks, out, checkpoint_every, run)
         store = None if out is None else CheckpointStore(Path(out) / "checkpoints")
         self.began, self.until = self.steps, self.steps + steps
-        self._calls, self._log = calls, _Log(self)
+        self._calls, self._log = calls, Log(self)
         if resume is not None:
             self._resume(Path(resume))
         begun, target = self.began, self.until
@@ -260,7 +259,7 @@ class Learner(ABC):
                 figures = self.advance()
                 self.iterations += 1
                 line = log.add(figures, self.steps - before)
-                shown.update(self.steps - before, None if line is None else _text(line))
+                shown.update(self.steps - before, None if line is None else text_of(line))
                 for call in calls:
                     stopped |= call(self) is False
         self.progress = 1.0
@@ -418,36 +417,9 @@ class Learner(ABC):
         self.load_state(state)
         self.began, self.until = int(state["begun"]), int(state["target"])
         restore(self._calls, state.get("callbacks", {}))
-        self._log = _Log(self)
+        self._log = Log(self)
         if "log" in state:
             self._log.load_state(state["log"])
-
-    def _callbacks(
-        self,
-        given: Callback | Iterable[Callback],
-        out: str | Path | None,
-        checkpoint_every: int | None,
-        run: Run | None,
-    ) -> list[Callback]:
-        """All callbacks, in the order in which they are called."""
-        calls: list[Callback] = [given] if callable(given) else list(given)
-        for call in calls:
-            if not callable(call):
-                raise ConfigError(
-                    f"{self.name}.learn: a callback is called with the agent, and {call!r} cannot "
-                    "be called.",
-                    got=call,
-                )
-        if run is not None:
-            calls.append(LogTo(run))
-        if checkpoint_every is not None:
-            if out is None:
-                raise ConfigError(
-                    f"{self.name}.learn: where do the checkpoints go? Give out='folder' with "
-                    "checkpoint_every"
-                )
-            calls.append(CheckpointEvery(checkpoint_every, out))
-        return ordered(calls)
 
     # -- checks ------------------------------------------------------------------------------
 
@@ -487,60 +459,7 @@ class Learner(ABC):
         return self.Settings(**given)
 
 
-_LOG_EVERY = 1000  # steps
 _POLICIES = ("mlp", "cnn", "mlppolicy", "cnnpolicy")
-
-
-class _Log:
-    """Collects figures, and makes a line of the history of them now and then."""
-
-    def __init__(self, agent: Learner) -> None:
-        self.agent = agent
-        self.start = self.last = time.perf_counter()
-        self.steps = 0
-        self.due = agent.steps + _LOG_EVERY
-        self.sums: dict[str, list[float]] = {}
-
-    def state(self) -> dict[str, Any]:
-        """What the next line will be made of."""
-        return {"due": self.due, "sums": self.sums}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.due = int(state["due"])
-        self.sums = {name: [float(total), times] for name, (total, times) in state["sums"].items()}
-
-    def add(self, figures: Mapping[str, float], steps: int) -> dict[str, float] | None:
-        agent = self.agent
-        self.steps += steps
-        for name, value in figures.items():
-            pair = self.sums.setdefault(name, [0.0, 0])
-            pair[0] += value
-            pair[1] += 1
-        if agent.steps < self.due:
-            return None
-        self.due = agent.steps + _LOG_EVERY
-        now = time.perf_counter()
-        line: dict[str, float] = {"steps": agent.steps}
-        if agent.returns:
-            line["return"] = float(np.mean(agent.returns))
-            line["length"] = float(np.mean(agent.lengths))
-        for name, (total, times) in self.sums.items():
-            line[name] = total / times
-            if not np.isfinite(line[name]):
-                raise DataError(
-                    f"{agent.name}: {name} is {line[name]} after {agent.steps} steps: the "
-                    "networks have diverged.\nTry a smaller learning_rate.",
-                    name=name,
-                )
-        agent.history.append(line)
-        # How fast it went is shown, but is no part of the history, which repeats itself exactly.
-        speed = self.steps / max(now - self.last, 1e-9)
-        self.sums, self.steps, self.last = {}, 0, now
-        return {**line, "steps/s": speed}
-
-
-def _text(line: Mapping[str, float]) -> str:
-    return ", ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "steps")
 
 
 def _tupled(value: Any) -> Any:

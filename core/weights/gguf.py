@@ -9,21 +9,19 @@ Opening a file reads and validates its header and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from ..dtypes import DType, bfloat16, float16, float32, uint8
 from ..quantization import Format, unpack
 from .gguf_header import MAX_HEADER_BYTES, read_header
-from .source import Array, FilePath, LazyWeights, Source, TensorInfo
+from .source import Array, FilePath, FileWeights, Source, TensorInfo
 
 # Numbers of two bytes are formats too: their rows can stay as they are.
 _HALVES = {float16: "float16", bfloat16: "bfloat16"}
 _BLOCK = 1 << 20  # numbers that are unpacked at once
 
 
-class GgufFile(LazyWeights):
+class GgufFile(FileWeights):
     """A GGUF file; `file[name]` reads one tensor, in float32 where it is stored in blocks.
 
     Args:
@@ -94,16 +92,3 @@ class GgufFile(LazyWeights):
         kind, shape = self._entries[name][:2]
         dtype: DType = float32 if isinstance(kind, Format) else kind
         return TensorInfo(dtype, shape)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def close(self) -> None:
-        """Release the file. Arrays that were read stay valid."""
-        self._source.close()

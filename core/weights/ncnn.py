@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from ..dtypes import DType, float16, float32
 from ..errors import WeightsError
 from .detect import NCNN_PARAM
-from .source import Array, FilePath, LazyWeights, Source, TensorInfo, quoted
+from .source import Array, FilePath, FileWeights, Source, TensorInfo, quoted
 
 _LARGEST = 16 << 20  # bytes of the text
 _LAYERS = 100_000
@@ -66,7 +65,7 @@ class Layer:
         return value
 
 
-class NcnnFile(LazyWeights):
+class NcnnFile(FileWeights):
     """A model of ncnn; tensors are called `Kind.number.weight`, `Kind.number.bias`.
 
     Args:
@@ -150,19 +149,6 @@ class NcnnFile(LazyWeights):
         """The dtype and shape of a tensor; reads no values."""
         _, shape, kind = self._entries[name]
         return TensorInfo(kind, shape)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def close(self) -> None:
-        """Release the file. Arrays that were read stay valid."""
-        self._source.close()
 
 
 def _tensors(layer: Layer, where: str) -> list[tuple[str, tuple[int, ...], bool]]:

@@ -9,7 +9,7 @@ Source: https://github.com/huggingface/safetensors, "Format".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ from .header import (
     invalid,
     parse_header,
 )
-from .source import Array, FilePath, LazyWeights, Source, TensorInfo, quoted
+from .source import Array, FilePath, FileWeights, Source, TensorInfo, quoted
 from .values import require_finite, wrong_bool
 
 
-class SafetensorsFile(LazyWeights):
+class SafetensorsFile(FileWeights):
     """A safetensors file; opening it reads the header, `file[name]` reads one tensor.
 
     Args:
@@ -78,19 +78,6 @@ class SafetensorsFile(LazyWeights):
         """The dtype and shape of a tensor; reads no values."""
         entry = self._entries[name]
         return TensorInfo(entry.dtype, entry.shape)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def close(self) -> None:
-        """Close the file. Arrays that were read, or mapped, stay valid."""
-        self._source.close()
 
 
 def load_file(

@@ -11,7 +11,7 @@ import stat
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -70,6 +70,26 @@ class LazyWeights(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r}, {len(self)} tensors)"
+
+
+class FileWeights(LazyWeights):
+    """Those of one file: a subclass fills `_entries`, in the order of the file."""
+
+    _source: Source
+    _entries: Mapping[str, Any]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        """Release the file. Arrays that were read, or mapped, stay valid."""
+        self._source.close()
 
 
 def quoted(name: object, limit: int = 80) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rl_settings import DQN_CARTPOLE
 
 from bestiary.rl.alphazero import AlphaZero, match
 from bestiary.rl.behaviour_cloning import BehaviourCloning
@@ -35,18 +36,7 @@ RUNS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
         DQN,
         "CartPole-v1",
         50_000,
-        {
-            "hidden": (256, 256),
-            "learning_rate": 2.3e-3,
-            "batch_size": 64,
-            "buffer_size": 100_000,
-            "learning_starts": 1000,
-            "target_update_interval": 10,
-            "train_freq": 256,
-            "gradient_steps": 128,
-            "exploration_fraction": 0.16,
-            "exploration_final_eps": 0.04,
-        },
+        {"hidden": (256, 256), **DQN_CARTPOLE},
     ),
     "dqn-acrobot": (
         DQN,

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_settings import DQN_CARTPOLE
+
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BESTIARY_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -61,18 +63,7 @@ RUNS: dict[str, tuple[str, str, int, int, dict[str, Any]]] = {
         "CartPole-v1",
         50_000,
         1,
-        {
-            "hidden": (256, 256),
-            "learning_rate": 2.3e-3,
-            "batch_size": 64,
-            "buffer_size": 100_000,
-            "learning_starts": 1000,
-            "target_update_interval": 10,
-            "train_freq": 256,
-            "gradient_steps": 128,
-            "exploration_fraction": 0.16,
-            "exploration_final_eps": 0.04,
-        },
+        {"hidden": (256, 256), **DQN_CARTPOLE},
     ),
 }
 

@@ -18,17 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-CARTPOLE = {
-    "learning_rate": 2.3e-3,
-    "batch_size": 64,
-    "buffer_size": 100_000,
-    "learning_starts": 1000,
-    "target_update_interval": 10,
-    "train_freq": 256,
-    "gradient_steps": 128,
-    "exploration_fraction": 0.16,
-    "exploration_final_eps": 0.04,
-}
+from rl_settings import DQN_CARTPOLE
+
 SETTINGS: dict[str, tuple[str, str, int, tuple[int, ...], dict[str, Any]]] = {
     "PPO, defaults": ("PPO", "CartPole-v1", 8192, (64, 64), {}),
     "A2C, defaults": ("A2C", "CartPole-v1", 10_000, (64, 64), {}),
@@ -39,7 +30,7 @@ SETTINGS: dict[str, tuple[str, str, int, tuple[int, ...], dict[str, Any]]] = {
         (64, 64),
         {"learning_starts": 100, "buffer_size": 100_000},
     ),
-    "DQN, rl-zoo": ("DQN", "CartPole-v1", 6000, (256, 256), CARTPOLE),
+    "DQN, rl-zoo": ("DQN", "CartPole-v1", 6000, (256, 256), DQN_CARTPOLE),
     "SAC": ("SAC", "Pendulum-v1", 900, (256, 256), {"learning_rate": 1e-3}),
     "TD3": (
         "TD3",

@@ -15,15 +15,14 @@ from ...core.insight.runs.writer import Run
 from ...core.nn import Module
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
-from ...core.training import Trainer
 from ...core.training.log import TrainingLog
 from ...hub.card import Card
 from ...hub.configuration import flags, positive, real
 from ..tasks.direct import DirectGenerator
 from .grids import save_grid
 from .log import GRID, recorded
+from .loop import trainer_of
 from .pictures import Batches, Pictures
-from .schedules import rates
 from .settings import check_counts
 
 Array = np.ndarray[Any, Any]
@@ -134,19 +133,16 @@ class Autoencoding:
         rng = np.random.default_rng(s.seed)
         shape = (s.samples, self.config.latent_size)
         self._latents = rng.standard_normal(shape, dtype=np.float32)
-        self.trainer = Trainer(
+        self.trainer = trainer_of(
             self.module,
             optimizer,
             self._loss,
             batches,
+            s,
             steps=self.steps,
+            out=self.out,
             evaluate=self._evaluate,
-            schedule=optim.LambdaLR(optimizer, rates(self.steps, s.warmup, s.cooldown)),
             ema=self.ema,
-            clip_norm=s.clip,
-            folder=self.out / "checkpoints",
-            save_every=s.save_every,
-            log_every=20,
             quiet=quiet,
         )
 

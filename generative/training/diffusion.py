@@ -22,7 +22,6 @@ from ...core.nn import Module
 from ...core.ops.reduction import mean
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
-from ...core.training import Trainer
 from ...core.training.log import TrainingLog
 from ...hub.card import Card
 from ...hub.configuration import expect, positive, real
@@ -32,8 +31,8 @@ from ..tasks.image_generator import ImageGenerator
 from ..unet2d import Config, UNet2DModel
 from .grids import save_grid
 from .log import GRID, recorded
+from .loop import trainer_of
 from .pictures import Batches, Pictures
-from .schedules import rates
 from .settings import check_counts
 
 Array = np.ndarray[Any, Any]
@@ -320,20 +319,17 @@ class Diffusion:
         self.ema = optim.EMA(self.module, decay=s.ema, warmup=True)
         self._log: Run | None = None
         self._by_timestep = LossByTimestep(self.loss, pictures)
-        self.trainer = Trainer(
+        self.trainer = trainer_of(
             self.module,
             optimizer,
             self.loss,
             batches,
+            s,
             steps=self.steps,
+            out=self.out,
             evaluate=self._evaluate,
-            schedule=optim.LambdaLR(optimizer, rates(self.steps, s.warmup, s.cooldown)),
             ema=self.ema,
-            clip_norm=s.clip,
             precision=s.precision,
-            folder=self.out / "checkpoints",
-            save_every=s.save_every,
-            log_every=20,
             quiet=quiet,
         )
 

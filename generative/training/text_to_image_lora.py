@@ -23,7 +23,6 @@ from ...core.nn.lora import adapters
 from ...core.paths import atomic
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
-from ...core.training import Trainer
 from ...core.training.log import TrainingLog
 from ...core.weights.safetensors import save_file
 from ...hub.configuration import flags, positive, real
@@ -34,7 +33,7 @@ from .diffusion import DiffusionLoss
 from .grids import save_grid
 from .latents import Cached, CachedBatches, cache
 from .log import GRID, recorded
-from .schedules import rates
+from .loop import trainer_of
 from .settings import check_counts
 
 Array = np.ndarray[Any, Any]
@@ -230,19 +229,16 @@ class TextToImageLoRA:
         batches = CachedBatches(cached, s.batch_size, seed=s.seed, flip=s.flip)
         self.steps = s.steps or s.epochs * len(batches)
         optimizer = optim.AdamW(self.adapted.parameters(), lr=s.lr, weight_decay=s.weight_decay)
-        self.trainer = Trainer(
+        self.trainer = trainer_of(
             self.adapted,
             optimizer,
             self.loss,
             batches,
+            s,
             steps=self.steps,
+            out=self.out,
             evaluate=self._evaluate,
-            schedule=optim.LambdaLR(optimizer, rates(self.steps, s.warmup, s.cooldown)),
-            clip_norm=s.clip,
             precision=s.precision,
-            folder=self.out / "checkpoints",
-            save_every=s.save_every,
-            log_every=20,
             quiet=quiet,
         )
         self._log: Run | None = None

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "docs" / "examples"
-
-
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found  # dataclasses look their module up
-    spec.loader.exec_module(found)
-    return found
+from example_scripts import FOLDER, script
 
 
 def test_the_page_is_what_the_files_say() -> None:
-    made: Any = module("rl_results")
+    made: Any = script("rl_results")
     own = made.results(FOLDER / "rl_results")
     peer = made.results(FOLDER / "rl_results" / made.PEER)
     assert made.PAGE.read_text(encoding="utf-8") == made.page(own, peer)
@@ -36,21 +23,21 @@ def test_the_page_is_what_the_files_say() -> None:
 
 
 def test_what_was_not_run_is_missing() -> None:
-    made: Any = module("rl_results")
+    made: Any = script("rl_results")
     page = made.page({}, {})
     assert page.count("missing") == len(made.WANTED) + 2 * len(made.BESIDE)
     assert "0 of 5" in page and "nan" not in page
 
 
 def test_curves_are_drawn() -> None:
-    made: Any = module("rl_results")
+    made: Any = script("rl_results")
     picture = made.curves(made.results(FOLDER / "rl_results"))
     assert picture.size[0] > 300 and len(picture.getcolors(1 << 20)) > 5
 
 
 @pytest.mark.parametrize("name", ["ppo-cartpole", "a2c-cartpole"])
 def test_the_recipe(name: str, tmp_path: Path) -> None:
-    recipe: Any = module("rl_on_policy")
+    recipe: Any = script("rl_on_policy")
     args = recipe.Arguments(name, steps=2100, episodes=3, out=tmp_path)
     result = recipe.main(args)
     assert json.loads((tmp_path / f"{name}-0.json").read_text()) == result
@@ -59,7 +46,7 @@ def test_the_recipe(name: str, tmp_path: Path) -> None:
 
 
 def test_both_recipes_train_alike() -> None:
-    one: Any = module("rl_on_policy")
-    other: Any = module("rl_off_policy")
+    one: Any = script("rl_on_policy")
+    other: Any = script("rl_off_policy")
     algorithm, env, steps, settings = other.RUNS["dqn-cartpole"]
     assert one.RUNS["dqn-cartpole"] == (algorithm.__name__, env, steps, 1, settings)
