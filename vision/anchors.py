@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.errors import ConfigError
 from ..core.ops.shape import permute_dims, reshape
 from ..core.random import numpy_rng
 from ..core.tensor import Tensor
+from ..hub.configuration import real
 from .boxes import Array, box_iou
 from .transforms import Size
 
@@ -23,6 +25,28 @@ UNIT: Weights = (1.0, 1.0, 1.0, 1.0)
 #: A box grows at most so many times (as a logarithm) in one step.
 LARGEST_STEP = math.log(1000 / 16)
 NOTHING, BETWEEN = -1, -2  # of boxes without an object: background, and neither one nor the other
+
+
+def check_ratios(what: str, ratios: Sequence[float]) -> None:
+    """Raise unless there are shapes of anchors, none of them absurd.
+
+    Raises:
+        ConfigError: names the model and the ratio.
+    """
+    real(what, 0.01, 100, **{f"aspect_ratios[{i}]": ratio for i, ratio in enumerate(ratios)})
+    if not ratios:
+        raise ConfigError(f"{what}: aspect_ratios is empty")
+
+
+def check_overlaps(what: str, config: Any, part: str = "") -> None:
+    """Raise if what is background overlaps an object more than what is one.
+
+    Args:
+        part: before the names of the thresholds: "rpn_".
+    """
+    low, high = (getattr(config, f"{part}{kind}_iou_thresh") for kind in ("bg", "fg"))
+    if low > high:
+        raise ConfigError(f"{what}: {part}bg_iou_thresh={low} is above {part}fg_iou_thresh={high}")
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Array:

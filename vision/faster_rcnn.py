@@ -20,7 +20,7 @@ from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from ..hub.configuration import positive, real
 from ..hub.registry import Entry, Layout, Metric, register
-from .anchors import cell_anchors
+from .anchors import cell_anchors, check_overlaps, check_ratios
 from .boxes import Array, Boxes
 from .feature_pyramid import (
     OLD_PYRAMID,
@@ -101,16 +101,9 @@ class RegionConfig(PyramidConfig):
         super().__post_init__()
         positive(self.what, **{key: getattr(self, key) for key in _NUMBERS})
         real(self.what, **{key: getattr(self, key) for key in _RATES})
-        shapes = {f"aspect_ratios[{i}]": r for i, r in enumerate(self.aspect_ratios)}
-        real(self.what, 0.01, 100, **shapes)
-        if not self.aspect_ratios:
-            raise ConfigError(f"{self.what}: aspect_ratios is empty")
-        for part in ("rpn", "box"):
-            low, high = (getattr(self, f"{part}_{kind}_iou_thresh") for kind in ("bg", "fg"))
-            if low > high:
-                raise ConfigError(
-                    f"{self.what}: {part}_bg_iou_thresh={low} is above {part}_fg_iou_thresh={high}"
-                )
+        check_ratios(self.what, self.aspect_ratios)
+        for part in ("rpn_", "box_"):
+            check_overlaps(self.what, self, part)
 
     @property
     def cells(self) -> list[Array]:

@@ -74,14 +74,7 @@ class Config:
     @property
     def backbone(self) -> resnet.Config:
         """Of the ResNet."""
-        return resnet.Config(
-            depths=self.depths,
-            hidden_sizes=self.hidden_sizes,
-            layer_type=self.layer_type,
-            embedding_size=self.embedding_size,
-            in_channels=self.in_channels,
-            num_classes=1,
-        )
+        return resnet.trunk_of(self)
 
     @property
     def strides(self) -> tuple[int, ...]:

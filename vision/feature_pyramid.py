@@ -87,14 +87,7 @@ class TrunkConfig(PyramidConfig):
     @property
     def resnet(self) -> resnet.Config:
         """Of the ResNet."""
-        return resnet.Config(
-            depths=self.depths,
-            hidden_sizes=self.hidden_sizes,
-            layer_type=self.layer_type,
-            embedding_size=self.embedding_size,
-            in_channels=self.in_channels,
-            num_classes=1,
-        )
+        return resnet.trunk_of(self)
 
 
 class CoarserMaps(nn.Module):

@@ -85,6 +85,12 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
+def trunk_of(config: Any) -> Config:
+    """The ResNet below a detector, whose configuration holds its sizes under the same names."""
+    names = ("depths", "hidden_sizes", "layer_type", "embedding_size", "in_channels")
+    return Config(**{name: getattr(config, name) for name in names}, num_classes=1)
+
+
 class Block(nn.Module):
     """What both kinds of block share: convolutions, then the input added back."""
 

@@ -31,6 +31,8 @@ from .anchors import (
     as_array,
     best_of,
     cell_anchors,
+    check_overlaps,
+    check_ratios,
     decode_boxes,
     encode_boxes,
     flat,
@@ -82,17 +84,11 @@ class Config(TrunkConfig):
         positive(self.what, **{key: getattr(self, key) for key in sizes})
         rates = ("score_thresh", "nms_thresh", "fg_iou_thresh", "bg_iou_thresh")
         real(self.what, **{key: getattr(self, key) for key in rates})
-        shapes = {f"aspect_ratios[{i}]": r for i, r in enumerate(self.aspect_ratios)}
-        real(self.what, 0.01, 100, **shapes)
-        if len(self.anchor_sizes) != LEVELS + 2 or not self.aspect_ratios:
+        check_ratios(self.what, self.aspect_ratios)
+        check_overlaps(self.what, self)
+        if len(self.anchor_sizes) != LEVELS + 2:
             raise ConfigError(
-                f"{self.what}: anchor_sizes {self.anchor_sizes} are {LEVELS + 2}, one for each "
-                f"map, and there is at least one of aspect_ratios {self.aspect_ratios}"
-            )
-        if self.bg_iou_thresh > self.fg_iou_thresh:
-            raise ConfigError(
-                f"{self.what}: bg_iou_thresh={self.bg_iou_thresh} is above "
-                f"fg_iou_thresh={self.fg_iou_thresh}"
+                f"{self.what}: anchor_sizes {self.anchor_sizes} are {LEVELS + 2}, one for each map"
             )
 
     @property

@@ -85,7 +85,8 @@ class GgufFile(FileWeights):
 
     def format(self, name: str) -> str:
         """What a tensor is stored as: "q4_1", "float32", ..."""
-        return self._entries[name].kind.name
+        found: str = self._entries[name].kind.name
+        return found
 
     def info(self, name: str) -> TensorInfo:
         """The dtype that reading gives, and the shape; reads no values."""
