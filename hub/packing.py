@@ -26,7 +26,8 @@ from ..core.errors import HubError
 from ..core.insight.progress import Progress, progress
 from ..core.paths import atomic
 from .cache import Storage, algorithm_of, check_name, check_repo, hash_file
-from .registry import Hub, Wheel, listing_digest
+from .entry import listing_digest
+from .registry import Hub, Wheel
 from .sources import Obtained
 
 MANIFEST = "bestiary-pack.json"
