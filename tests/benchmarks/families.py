@@ -1,6 +1,6 @@
 """Published architectures at full size with random weights, saved by timm and transformers.
 
-    ../peer/bin/python tests/benchmarks/families.py MODELS        # in the peer's environment, once
+    ../peer/bin/python tests/benchmarks/families.py MODELS [NAME...]  # in the peer's environment
     python tests/benchmarks/run.py --peer ../peer/bin/python --models MODELS --only family
 
     ../peer/bin/python tests/benchmarks/families.py MODELS --onnx [NAME...]    # for run.py --onnx
@@ -27,11 +27,23 @@ TIMM = {
     "convnext-tiny": "convnext_tiny",
     "vit-base": "vit_base_patch16_224",
     "deit-small": "deit_small_patch16_224",
+    "vgg16": "vgg16",
 }
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dinov2-small": ("Dinov2Model", {"hidden_size": 384, "num_attention_heads": 6}),
     "clip-base-32": ("CLIPModel", {}),
     "swin-tiny": ("SwinForImageClassification", {"num_labels": 1000}),
+    "detr-resnet-50": ("DetrForObjectDetection", {"num_labels": 91}),
+    "rtdetr-r18vd": (
+        "RTDetrForObjectDetection",
+        {
+            "num_labels": 80,
+            "encoder_in_channels": [128, 256, 512],
+            "hidden_expansion": 0.5,
+            "decoder_layers": 3,
+        },
+    ),
+    "depth-anything-small": ("DepthAnythingForDepthEstimation", {}),
     "yolos-tiny": (
         "YolosForObjectDetection",
         {
@@ -52,7 +64,9 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
 PICTURES_ONLY = ("clip-base-32",)  # of two towers, the one for pictures is timed
 # Random weights of this one make numbers that overflow what can be compared.
 TAMED = ("efficientnet-v2-s",)
-LARGE = ("yolos-tiny", "segformer-b0", "deeplab-mobilenet-v2")
+LARGE = ("yolos-tiny", "segformer-b0", "deeplab-mobilenet-v2", "detr-resnet-50", "rtdetr-r18vd")
+#: Whose convolutions make numbers of thousands otherwise, in which equal scores change places.
+SCALED = ("detr-resnet-50", "rtdetr-r18vd")
 
 
 EAGER = ("swin-tiny",)  # whose fused attention cannot be written as ONNX
@@ -61,7 +75,23 @@ BATCHES = (1, 8)
 
 def side_of(name: str) -> int:
     """Height and width of the pictures that a family is timed on."""
+    if name == "rtdetr-r18vd":
+        return 640  # its only size
     return 512 if name in LARGE else 224
+
+
+def trunk_of(name: str, transformers: Any) -> dict[str, Any]:
+    """The configuration of the network below, which is an argument of its own."""
+    if name == "detr-resnet-50":
+        return {"backbone_config": transformers.ResNetConfig(out_features=["stage4"])}
+    if name == "rtdetr-r18vd":
+        trunk = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2] * 4}
+        return {"backbone_config": transformers.RTDetrResNetConfig(**trunk, out_indices=[2, 3, 4])}
+    if name == "depth-anything-small":
+        trunk = {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518}
+        trunk |= {"reshape_hidden_states": False, "out_indices": [3, 6, 9, 12]}
+        return {"backbone_config": transformers.Dinov2Config(**trunk)}
+    return {}
 
 
 def imported() -> tuple[Any, Any]:
@@ -89,22 +119,29 @@ def opened(folder: Path) -> Any:
     return kind.from_pretrained(folder).eval()
 
 
-def make(folder: Path) -> None:
-    """Save every family with random weights."""
+def make(folder: Path, chosen: list[str]) -> None:
+    """Save families with random weights, all unless some are named."""
     timm, transformers = imported()
     import common
     from timm.models import save_for_hf
 
     for name, architecture in TIMM.items():
+        if chosen and name not in chosen:
+            continue
         model = common.randomise(timm.create_model(architecture), seed=1)
         for parameter in model.parameters() if name in TAMED else ():
             parameter.data *= 0.6 if parameter.ndim > 1 else 1
         save_for_hf(model, folder / name, safe_serialization=True)
         print(name, flush=True)
     for name, (kind, settings) in TRANSFORMERS.items():
+        if chosen and name not in chosen:
+            continue
         model_class = getattr(transformers, kind)
-        model = model_class(model_class.config_class(**settings))
-        common.randomise(model, seed=1).save_pretrained(folder / name)
+        config = model_class.config_class(**settings, **trunk_of(name, transformers))
+        model = common.randomise(model_class(config), seed=1)
+        for parameter in model.parameters() if name in SCALED else ():
+            parameter.data *= 0.6 if parameter.ndim == 4 else 1
+        model.save_pretrained(folder / name)
         print(name, flush=True)
     (folder / "families.json").write_text(json.dumps([*TIMM, *TRANSFORMERS]), encoding="utf-8")
 
@@ -143,4 +180,4 @@ if __name__ == "__main__":
         for chosen in sys.argv[3:] or [*TIMM, *TRANSFORMERS]:
             export(Path(sys.argv[1]) / chosen)
     else:
-        make(Path(sys.argv[1]))
+        make(Path(sys.argv[1]), sys.argv[2:])

@@ -216,6 +216,18 @@ def mlp_forward_1() -> Job:
     return Job(quiet(lambda: module(x)))
 
 
+def unet(batch: int) -> Callable[[], Job]:
+    def make() -> Job:
+        module = loaded(bt.load("unet", weights=False).module).eval()
+        fast, x = bt.compile(module), bt.Tensor(numbers(batch, 3, 256, 256))
+        return Job(quiet(lambda: fast(x)))
+
+    return make
+
+
+JOBS |= {f"unet-{batch}": unet(batch) for batch in (1, 8)}
+
+
 def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
     from families import PICTURES_ONLY
 

@@ -254,6 +254,68 @@ def start_import() -> Job:
     return Job(lambda: subprocess.run([sys.executable, "-c", code], check=True) and None)
 
 
+class DoubleConv(nn.Module):
+    """Two convolutions with their norms, as in vision/unet.py."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class Up(nn.Module):
+    """A coarse map beside a finer one."""
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(coarse, fine, 1, bias=False)
+        self.conv = DoubleConv(2 * fine, fine)
+
+    def forward(self, x: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(self.reduce(x), size=finer.shape[2:], mode="bilinear")
+        return self.conv(torch.cat([finer, x], 1))
+
+
+class UNet(nn.Module):
+    """The U-Net of vision/unet.py, which no library of PyTorch's has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (32, 64, 128, 256, 512)
+        pairs = zip((3, *widths[:-1]), widths, strict=True)
+        self.down = nn.ModuleList([DoubleConv(a, b) for a, b in pairs])
+        pairs = zip(widths[-2::-1], widths[:0:-1], strict=True)
+        self.up = nn.ModuleList([Up(b, a) for a, b in pairs])
+        self.head = nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = []
+        for i, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2, ceil_mode=True) if i else x)
+            seen.append(x)
+        x = seen.pop()
+        for up in self.up:
+            x = up(x, seen.pop())
+        return self.head(x)
+
+
+def unet(batch: int) -> Callable[[], Job]:
+    def make() -> Job:
+        module = loaded(UNet()).eval().to(memory_format=torch.channels_last)
+        x = tensor(batch, 3, 256, 256).contiguous(memory_format=torch.channels_last)
+        return Job(quiet(lambda: module(x)))
+
+    return make
+
+
+JOBS |= {f"unet-{batch}": unet(batch) for batch in (1, 8)}
+
+
 def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
     from families import PICTURES_ONLY, opened
 
