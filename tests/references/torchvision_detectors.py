@@ -9,6 +9,7 @@ Run: TORCHVISION=FOLDER python tests/references/torchvision_detectors.py
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import math
@@ -302,6 +303,19 @@ def photos() -> list[np.ndarray[Any, Any]]:
     return found
 
 
+def rounded(model: Any, pixels: torch.Tensor) -> float:
+    """How far the logits of every anchor are off when torch computes in bfloat16."""
+    said = []
+    for network, dtype in ((model, torch.float32), (copy.deepcopy(model), torch.bfloat16)):
+        head = network.head.classification_head if hasattr(network, "head") else network.rpn.head
+        with torch.no_grad():
+            maps = list(network.to(dtype).backbone(pixels.to(dtype)).values())
+            out = head(maps)
+        parts = [out] if isinstance(out, torch.Tensor) else out[0]
+        said.append(torch.cat([part.float().reshape(-1) for part in parts]))
+    return float((said[0] - said[1]).abs().max())
+
+
 def reference(model: Any, first: int) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     for i, photo in enumerate(photos()):
@@ -316,6 +330,7 @@ def reference(model: Any, first: int) -> dict[str, Any]:
     pixels = whole / 32
     ready, kept = Ready(pixels, sizes), model.transform
     arrays |= {"pixels_times_32": whole, "sizes": np.array(sizes)}
+    arrays["bfloat16.error"] = np.array(rounded(model, pixels))
     model.transform = ready
     proposed: list[Any] = []
     if hasattr(model, "rpn"):

@@ -177,10 +177,9 @@ def test_bfloat16_stays_near(folder: str) -> None:
     with bt.no_grad():
         a, b = whole.module(pixels), half.module(pixels.astype(bt.bfloat16))
         found = half.module.found(b, sizes)
-    largest = np.abs(a.logits.array).max()
-    np.testing.assert_allclose(
-        b.logits.array.astype(np.float32), a.logits.array, atol=3e-2 * largest
-    )
+    # As far as torch itself is off in that type, where that is more.
+    tolerance = max(2e-2, 1.25 * float(stored["bfloat16.error"]))
+    np.testing.assert_allclose(b.logits.array.astype(np.float32), a.logits.array, atol=tolerance)
     assert all(len(boxes) for boxes in found)
 
 
