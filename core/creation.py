@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from . import dtypes
 from .devices import Device, as_device, backend_for, backend_of, device_of, move
-from .errors import DtypeError
+from .errors import DtypeError, ShapeError
+from .foreign import cure, described
 from .spelling import spelled
 from .tensor import Tensor
 
@@ -59,22 +62,49 @@ def _from_python(data: Any, wanted: dtypes.DType | None) -> Any:
         data = _plain(data)
     try:
         array = np.asarray(data)
-    except ValueError as error:
-        raise DtypeError(
-            f"asarray: the nested lists have unequal lengths ({error}).\n"
-            "Pad them to one length first."
-        ) from None
+    except ValueError:
+        raise _ragged(data) from None
     if array.dtype.kind not in "biufc" and array.dtype != dtypes.bfloat16:
-        raise DtypeError(
-            f"asarray: {type(data).__name__} holds no numbers (NumPy sees {array.dtype}).",
-            got=str(array.dtype),
-        )
+        raise _no_numbers(data, array.dtype)
     if wanted is None and not isinstance(data, np.generic):
         if array.dtype == np.float64 and not _holds_numpy_float64(data):
             array = array.astype(dtypes.default_float)
         elif array.dtype == np.complex128 and not _holds_numpy_float64(data):
             array = array.astype(dtypes.default_complex)
     return array
+
+
+def _ragged(data: Any) -> DtypeError:
+    """Nested lists, or arrays in a list, of unequal sizes."""
+    sizes = [getattr(x, "shape", None) or (len(x) if hasattr(x, "__len__") else 1) for x in data]
+    where = ""
+    for i, size in enumerate(sizes):
+        if size != sizes[0]:
+            where = f": [0] has {sizes[0]}, [{i}] has {size}"
+            break
+    return DtypeError(
+        f"asarray: the nested lists have unequal lengths{where}.\n"
+        "A tensor has the same number of values in every row: pad the short ones, such as\n"
+        "    rows = [row + [0] * (longest - len(row)) for row in rows]",
+        sizes=sizes,
+    )
+
+
+def _no_numbers(data: Any, dtype: Any) -> DtypeError:
+    """Texts, None and other objects."""
+    fact = f"asarray: {type(data).__name__} holds no numbers (NumPy sees {dtype})."
+    if isinstance(data, (str, os.PathLike, dict)) or data is None:
+        fact = f"asarray: {described(data)} holds no numbers."
+        hint = cure(data)
+    elif dtype.kind in "US":
+        hint = (
+            "Numbers written as text? [float(v) for v in values]\n"
+            "Names of classes? Count them: ids = {name: i for i, name in enumerate(names)}\n"
+            "Words for a model? A task takes texts as they are: bt.load(name)(text)"
+        )
+    else:
+        hint = "Look for None or other objects among the values."
+    return DtypeError(f"{fact}\n{hint}", got=str(dtype))
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -109,14 +139,35 @@ def tensor(
 def _make(function: str, device: Any, *arguments: Any, **options: Any) -> Tensor:
     target: Device = as_device(device)
     xp = backend_for(target).xp
-    if target.type == "cpu":
-        return Tensor(np.asarray(getattr(xp, function)(*arguments, **options)))
-    with xp.cuda.Device(target.index):
-        return Tensor(getattr(xp, function)(*arguments, **options))
+    try:
+        if target.type == "cpu":
+            return Tensor(np.asarray(getattr(xp, function)(*arguments, **options)))
+        with xp.cuda.Device(target.index):
+            return Tensor(getattr(xp, function)(*arguments, **options))
+    except ValueError:
+        if arguments and isinstance(arguments[0], tuple) and min(arguments[0], default=0) < 0:
+            raise _no_shape(arguments[0]) from None
+        raise
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    return (int(shape),) if hasattr(shape, "__index__") else tuple(int(n) for n in shape)
+    if hasattr(shape, "__index__"):
+        return (int(shape),)
+    try:
+        return tuple(map(index, shape))
+    except TypeError:
+        raise _no_shape(shape) from None
+
+
+def _no_shape(shape: Any) -> ShapeError:
+    """A shape of other things than whole numbers from 0 up."""
+    hint = ""
+    if isinstance(shape, (tuple, list)):
+        if any(isinstance(n, float) for n in shape):
+            hint = "\nA division that should give a whole number: size // 2"
+        elif any(isinstance(n, int) and n < 0 for n in shape):
+            hint = "\nOnly reshape takes -1, for the size that is left over."
+    return ShapeError(f"a shape is whole numbers from 0 up, got {shape!r}.{hint}", got=shape)
 
 
 @spelled

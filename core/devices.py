@@ -110,7 +110,8 @@ def as_device(value: Any) -> Device:
         kind, _, index = str(value).partition(":")
         if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
             raise DeviceError(
-                f"there is no device {value!r}.\nDevices are 'cpu', 'cuda' and 'cuda:1'.",
+                f"there is no device {value!r}.\nDevices are 'cpu', 'cuda' and 'cuda:1'."
+                + (" A GPU of NVIDIA is 'cuda'." if kind in ("gpu", "nvidia") else ""),
                 got=value,
             )
         found = Device(kind, int(index or 0))

@@ -66,6 +66,36 @@ def __getattr__(name: str) -> DType:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+# Python's names mean Python's types, whose default is not what NumPy takes them for.
+_AS_TYPES = {"float": default_float, "int": default_int, "complex": default_complex}
+
+_OTHER_NAMES = {
+    "bf16": "bfloat16",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "long": "int64",
+}
+
+
+def _no_dtype(value: Any) -> DtypeError:
+    """For a name or an object that is no dtype; a name of PyTorch's, or one misspelt, is seen."""
+    import difflib
+
+    name = str(value).rpartition(".")[2].lower()
+    near = [name] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=1)
+    meant = _OTHER_NAMES.get(name) or (near[0] if near else None)
+    hint = f"\nDid you mean bt.{meant}?" if meant else ""
+    return DtypeError(
+        f"{value!r} is not a dtype of this library.{hint}\nThere are: {', '.join(BY_NAME)}.",
+        got=value,
+        meant=meant,
+    )
+
+
 def as_dtype(value: Any) -> DType:
     """The dtype that `value` names: a dtype, a NumPy or Python type, or a name.
 
@@ -82,15 +112,14 @@ def as_dtype(value: Any) -> DType:
         return default_int
     if value is complex:
         return default_complex
+    if isinstance(value, str) and value in _AS_TYPES:
+        return _AS_TYPES[value]
     try:
         found: DType | None = np.dtype(value)
     except TypeError:
         found = None
     if found is None or found.kind not in "biufcV" or found.name not in BY_NAME:
-        raise DtypeError(
-            f"{value!r} is not a dtype of this library.\nThere are: {', '.join(BY_NAME)}.",
-            got=value,
-        )
+        raise _no_dtype(value)
     return found
 
 

@@ -14,6 +14,7 @@ from . import dtypes
 from .callers import OUTSIDE, PACKAGE, user_line
 from .devices import backend_of, device_of
 from .errors import BestiaryError, DeviceError, DtypeError, GradError, ShapeError
+from .foreign import is_foreign, no_tensor
 from .notice import warn_once
 from .state import state
 
@@ -31,13 +32,13 @@ def label(op: Op[..., Any], position: int) -> str:
     return op.operands[min(position, len(op.operands) - 1)]
 
 
-def no_operand(name: str, got: Any) -> DtypeError:
-    """Something that is neither a tensor nor an array nor a number."""
-    return DtypeError(
-        f"{name}: expected a tensor, an array or a number, got {type(got).__name__}.\n"
-        f"Make it a tensor first: bt.asarray(...)",
-        got=type(got).__name__,
-    )
+def foreign_operand(op: Op[..., Any], operands: tuple[Any, ...]) -> DtypeError | None:
+    """For a call that failed: the operand that is neither a tensor nor an array nor a number."""
+    for i, x in enumerate(operands):
+        name = label(op, i)
+        if is_foreign(x) and not (x is None and name in op.optional):
+            return no_tensor(op.name, x, name)
+    return None
 
 
 def devices_differ(op: Op[..., Any], operands: tuple[Any, ...], arrays: list[Any]) -> DeviceError:
@@ -329,6 +330,7 @@ def write_to_leaf(x: Tensor) -> GradError:
     return GradError(
         "x[i] = v on a leaf that needs gradients would change what gradients refer to.\n"
         "A training step? Use an optimizer, or bt.assign(x, value) to overwrite it all.\n"
+        "Other initial values? y = x.detach().clone(); y[i] = v; bt.assign(x, y)\n"
         "Part of the computation? Write to a copy: y = x.clone(); y[i] = v",
         shape=x.shape,
     )

@@ -17,6 +17,10 @@ class CompileWarning(UserWarning):
     """A function runs as it is, since it cannot be compiled."""
 
 
+class NativeWarning(UserWarning):
+    """The kernels in C are there and cannot be used, so that everything is slower."""
+
+
 class HubWarning(UserWarning):
     """A model was found or fetched, though not as one would expect."""
 

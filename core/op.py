@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from . import dtypes, mistakes
-from .callers import OUTSIDE, PACKAGE, user_frame
+from .callers import OUTSIDE, PACKAGE, drop_our_frames, user_frame
 from .devices import Backend, backend_of
 from .node import Node, creation_order
 from .operands import (
@@ -131,7 +131,7 @@ class Op(Generic[P, R]):
         if not parameters or parameters[0].name != "xp":
             raise TypeError(f"op {self.name}: the first parameter of the body must be xp")
         self.operands: list[str] = []
-        self._optional: dict[str, Any] = {}  # operands that may be left out
+        self.optional: dict[str, Any] = {}  # operands that may be left out
         self.defaults: dict[str, Any] = {}
         self.constant_names: set[str] = set()
         self.variadic = False
@@ -150,7 +150,7 @@ class Op(Generic[P, R]):
             else:
                 self.operands.append(p.name)
                 if p.default is not p.empty:
-                    self._optional[p.name] = p.default
+                    self.optional[p.name] = p.default
         self._arity = len(self.operands) - self.variadic
 
     # -- declaring ---------------------------------------------------------------------------
@@ -216,14 +216,18 @@ class Op(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         operands: tuple[Any, ...] = args
-        if len(operands) < self._arity or (kwargs and not kwargs.keys() <= self.constant_names):
-            operands = self._arranged(operands, kwargs)
-        if watch.count:
-            if state.cast is not None:
-                operands = state.cast(self, operands)
-            if state.observers:
-                return self._observed(operands, kwargs)  # type: ignore[no-any-return]
-        return self._run(operands, kwargs)  # type: ignore[no-any-return]
+        try:
+            if len(operands) < self._arity or (kwargs and not kwargs.keys() <= self.constant_names):
+                operands = self._arranged(operands, kwargs)
+            if watch.count:
+                if state.cast is not None:
+                    operands = state.cast(self, operands)
+                if state.observers:
+                    return self._observed(operands, kwargs)  # type: ignore[no-any-return]
+            return self._run(operands, kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            drop_our_frames(error)
+            raise
 
     def _arranged(self, operands: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:
         """All operands by position: those given by name, and the defaults of those left out."""
@@ -234,8 +238,8 @@ class Op(Generic[P, R]):
         for name in self.operands[len(operands) : self._arity]:
             if name in constants:
                 rest.append(constants.pop(name))
-            elif name in self._optional:
-                rest.append(self._optional[name])
+            elif name in self.optional:
+                rest.append(self.optional[name])
             else:
                 raise TypeError(f"{self.name}: the operand {name!r} is missing")
         return (*operands, *rest)
@@ -327,9 +331,15 @@ class Op(Generic[P, R]):
                 backend = backend_of(x)
                 if backend is not None:
                     break
-        if backend is None or backend.type == "cpu":
-            return self._cpu(*operands, **constants)
-        return self._run_on(backend, operands, constants)
+        try:
+            if backend is None or backend.type == "cpu":
+                return self._cpu(*operands, **constants)
+            return self._run_on(backend, operands, constants)
+        except Exception:
+            better = mistakes.foreign_operand(self, operands)
+            if better is None:
+                raise
+            raise better from None
 
     def _run_on(self, backend: Backend, arrays: Any, constants: dict[str, Any]) -> Any:
         """On prepared arrays: the kernel of their device, or else the body."""

@@ -13,6 +13,7 @@ from . import dtypes, mistakes
 from .conversion import converted
 from .devices import Backend, backend_of, device_of
 from .errors import DtypeError
+from .foreign import no_tensor
 
 if TYPE_CHECKING:
     from .op import Op
@@ -28,7 +29,7 @@ def as_operand(a: Any, name: str) -> Any:
         return a.view(np.ndarray)
     if backend_of(a) is not None:
         return a
-    raise mistakes.no_operand(name, a)
+    raise no_tensor(name, a)
 
 
 def as_array(result: Any) -> Any:
@@ -67,13 +68,13 @@ def check_same_float(op: Op[..., Any], arrays: list[Any]) -> None:
     Raises:
         DtypeError: there are two or more, or the first operand holds integers beside floats.
     """
-    found: dict[dtypes.DType, str] = {}
+    found: dict[dtypes.DType, int] = {}  # the first operand of each
     for i, a in enumerate(arrays):
         d = getattr(a, "dtype", None)
         if d is not None and d in dtypes.INEXACT:
-            found.setdefault(d, mistakes.label(op, i))
+            found.setdefault(d, i)
     if len(found) > 1:
-        raise mistakes.floats_differ(op, found)
+        raise mistakes.floats_differ(op, {d: mistakes.label(op, i) for d, i in found.items()})
     kind = getattr(arrays[0], "dtype", None)
     if found and kind is not None and kind.kind in "biu":
         raise mistakes.integers_given(op, kind, next(iter(found)))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .callers import drop_our_frames
 from .devices import backend_of
+from .foreign import no_tensor
 from .operands import SCALARS
 from .ops import elementwise, logic, rounding
 from .ops.linalg import matmul
@@ -42,6 +44,7 @@ _COMPARISONS: dict[str, Callable[..., Any]] = {
     "gt": logic.greater,
     "ge": logic.greater_equal,
 }
+_NO_NUMBERS = (type(None), str, list, tuple, dict)
 _UNARY: dict[str, Callable[..., Any]] = {
     "neg": elementwise.negative,
     "pos": elementwise.positive,
@@ -61,17 +64,29 @@ def install_operators(tensor_class: type[Tensor]) -> None:
             or backend_of(other) is not None
         )
 
-    def binary(op: Callable[..., Any]) -> Callable[..., Any]:
+    def binary(op: Callable[..., Any], name: str) -> Callable[..., Any]:
         def method(self: Tensor, other: Any) -> Any:
-            return op(self, other) if takes(other) else NotImplemented
+            try:
+                if takes(other):
+                    return op(self, other)
+            except Exception as error:
+                drop_our_frames(error)
+                raise
+            return refused(name, other)
 
         return method
 
-    def reflected(op: Callable[..., Any]) -> Callable[..., Any]:
+    def reflected(op: Callable[..., Any], name: str) -> Callable[..., Any]:
         def method(self: Tensor, other: Any) -> Any:
-            return op(other, self) if takes(other) else NotImplemented
+            return op(other, self) if takes(other) else refused(name, other)
 
         return method
+
+    def refused(name: str, other: Any) -> Any:
+        """Other objects have their turn, but for those that have none in arithmetic."""
+        if name in _ARITHMETIC and type(other) in _NO_NUMBERS:
+            raise no_tensor(name, other)
+        return NotImplemented
 
     def unary(op: Callable[..., Any]) -> Callable[..., Any]:
         def method(self: Tensor) -> Any:
@@ -80,10 +95,10 @@ def install_operators(tensor_class: type[Tensor]) -> None:
         return method
 
     for name, op in _ARITHMETIC.items():
-        setattr(tensor_class, f"__{name}__", binary(op))
-        setattr(tensor_class, f"__r{name}__", reflected(op))
+        setattr(tensor_class, f"__{name}__", binary(op, name))
+        setattr(tensor_class, f"__r{name}__", reflected(op, name))
     for name, op in _COMPARISONS.items():
-        setattr(tensor_class, f"__{name}__", binary(op))
+        setattr(tensor_class, f"__{name}__", binary(op, name))
     for name, op in _UNARY.items():
         setattr(tensor_class, f"__{name}__", unary(op))
 

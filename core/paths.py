@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
@@ -40,6 +41,10 @@ def atomic(target: Path) -> Iterator[Path]:
     part = target.parent / f".{secrets.token_hex(8)}.part"
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
+        if target.is_dir():
+            raise IsADirectoryError(
+                errno.EISDIR, "this is a folder; name a file in it", str(target)
+            )
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())

@@ -9,6 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from .callers import drop_our_frames
+from .foreign import is_foreign, no_tensor
+from .likely import LateWords, nearest
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -156,6 +160,10 @@ NAMESPACE_SPELLINGS: dict[str, str] = {
     "cuda": "bt.cuda_is_available(), and x.to('cuda')",
     "utils": "bt.data.DataLoader, bt.checkpoint, bt.optim.clip_grad_norm_, bt.nn.weight_norm",
     "set_default_device": "with bt.device('cuda'): ...",
+    "is_tensor": "isinstance(x, bt.Tensor)",
+    "load_state_dict": "model.load_state_dict(bt.weights.load(path))",
+    "get_default_dtype": "bt.float32",
+    "nan_to_num": "bt.where(bt.isnan(x), 0.0, x)",
 }
 
 # By the object that is asked: the names of its namesake in PyTorch.
@@ -167,17 +175,23 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "norm": "bt.linalg.vector_norm(x), or bt.linalg.matrix_norm(x) for a matrix",
     },
     "bestiary.nn": {
+        "relu": "bt.nn.ReLU() for the layer, bt.nn.functional.relu(x) for the function",
+        "softmax": "bt.nn.Softmax(axis=-1) for the layer, bt.nn.functional.softmax(x, axis=-1)",
         "utils": (
             "bt.optim.clip_grad_norm_, bt.optim.clip_grad_value_, bt.nn.weight_norm, "
             "bt.nn.spectral_norm, bt.nn.parametrize"
         ),
     },
     "bestiary.optim": {"swa_utils": "bt.optim.EMA(model, decay=...)"},
+    "bestiary.hub": {"load": "bt.load(name)", "list": "bt.list_models()"},
 }
 
 # What PyTorch has and this library has not, and how to do without.
 ABSENT: dict[str, dict[str, str]] = {
     "bestiary": {
+        "backends": "Leave it out: the kernels are chosen by themselves. A look: bestiary doctor",
+        "distributed": "A model runs on one device: model.to('cuda')",
+        "vmap": "Operations take batches: write it over the first axis.",
         "jit": "Leave it out: a model runs as it is. To keep one: model.state_dict() and its code.",
         "set_default_dtype": (
             "The default is float32. For another: bt.zeros(shape, dtype=bt.float64), "
@@ -212,11 +226,15 @@ def torch_spelling(name: str, owner: str, known: Iterable[str] = ()) -> Attribut
         return AttributeError(
             f"{owner} has no {name!r} (PyTorch's name). Here it is written: {table[name]}"
         )
-    near = difflib.get_close_matches(name, [*known, *table], n=1, cutoff=0.8)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    if near and near[0] in table:
-        hint += f" Here it is written: {table[near[0]]}"
-    return AttributeError(f"{owner} has no attribute {name!r}.{hint}")
+
+    def words() -> str:
+        near = nearest(name, [*known, *table])
+        hint = f" Did you mean {near!r}?" if near else ""
+        if near in table and near not in known:
+            hint += f" Here it is written: {table[near]}"
+        return f"{owner} has no attribute {name!r}.{hint}"
+
+    return LateWords(words)
 
 
 def answering(owner: str, known: Iterable[str]) -> Callable[[str], Any]:
@@ -232,6 +250,8 @@ def answering(owner: str, known: Iterable[str]) -> Callable[[str], Any]:
 KEYWORDS: dict[str, str] = {
     "dim": "axis",
     "dims": "axis",
+    "start_dim": "start_axis",
+    "end_dim": "end_axis",
     "keepdim": "keepdims",
     "unbiased": "correction",
     "input": "x",
@@ -241,6 +261,7 @@ KEYWORDS: dict[str, str] = {
     "collate_fn": "collate",
     "prefetch_factor": "prefetch",
     "worker_init_fn": "worker_init",
+    "learning_rate": "lr",
     "persistent_workers": "persistent",
 }
 
@@ -250,6 +271,7 @@ KEYWORDS_ABSENT: dict[str, str] = {
     "out": "Results are new tensors; to write one into another: bt.assign(y, x)",
     "preserve_rng_state": "Leave it out: random draws are always repeated.",
     "pretrained": "Leave it out: trained weights are loaded, unless weights=False.",
+    "pin_memory": "Leave it out: DataLoader(..., device='cuda') moves batches ahead of their use.",
     "requires_grad": "Here it is written: {function}(...).requires_grad_()",
     "use_reentrant": "Leave it out: there is one way only, which is not reentrant.",
 }
@@ -276,6 +298,21 @@ def keyword_error(function: str, keyword: str, known: Iterable[str]) -> TypeErro
     return TypeError(f"{function}() has no keyword {keyword!r}. {hint}")
 
 
+_KNOWN: dict[type, frozenset[str] | None] = {}  # by class; None: it takes any keyword
+
+
+def check_keywords(cls: type, given: Iterable[str]) -> None:
+    """Refuse keywords that the constructor of a class lacks, before Python does, with a hint."""
+    if cls not in _KNOWN:
+        parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        _KNOWN[cls] = None if any_keyword else frozenset(parameters)
+    known = _KNOWN[cls]
+    if known is not None and not known.issuperset(given):
+        names = list(inspect.signature(cls.__init__).parameters)  # type: ignore[misc]
+        raise keyword_error(cls.__name__, next(k for k in given if k not in known), names)
+
+
 def _shape_in_pieces(function: str, known: Sequence[str], given: Sequence[Any]) -> TypeError:
     """For `zeros(2, 3)`, and for `full(2, 3, value)`, whose last argument is no size."""
     rest = tuple(given[-1:]) if "fill_value" in known else ()
@@ -296,22 +333,46 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
     For public functions that are no `Op` (an Op does it by itself, at no cost).
     """
     code = inspect.unwrap(function).__code__
+    first = next(iter(code.co_varnames), "")
     known = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TypeError as error:
-            found = _UNEXPECTED.match(str(error))
-            takes = f"{function.__name__}() takes "
-            if known[:1] == ("shape",) and str(error).startswith(takes):
-                raise _shape_in_pieces(function.__name__, known, args) from None
-            if found is None or found[2] not in kwargs or found[2] in known:
-                raise
-            name = function.__name__
-            if name == "__init__":
-                name = function.__qualname__.rpartition(".")[0]
-            raise keyword_error(name, found[2], known) from None
+        except Exception as error:
+            if type(error) in (TypeError, AttributeError):
+                better = _better(function, known, first, str(error), args, kwargs)
+                if better is not None:
+                    raise better from None
+            drop_our_frames(error)
+            raise
 
     return call
+
+
+def _better(
+    function: Callable[..., Any],
+    known: tuple[str, ...],
+    first: str,
+    text: str,
+    args: Sequence[Any],
+    kwargs: Iterable[str],
+) -> Exception | None:
+    """A clearer error for what Python itself says of a call's arguments, if there is one."""
+    name = function.__name__
+    if text.startswith(f"{name}() takes "):
+        if known[:1] == ("shape",):
+            return _shape_in_pieces(name, known, args)
+        if first == "arrays":
+            return TypeError(
+                f"{name}() takes the tensors as one list. Here it is written: bt.{name}([x, y])"
+            )
+    found = _UNEXPECTED.match(text)
+    if found and found[2] in kwargs and found[2] not in known:
+        if name == "__init__":
+            name = function.__qualname__.rpartition(".")[0]
+        return keyword_error(name, found[2], known)
+    if args and is_foreign(args[0]) and f"{type(args[0]).__name__!r} object" in text:
+        return no_tensor(name, args[0])
+    return None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import dtypes, mistakes
+from .callers import drop_our_frames
 from .devices import Device, as_device, backend_of, device_of
 from .errors import GradError, ShapeError
 from .node import Leaf, Node
@@ -230,7 +231,11 @@ class Tensor(Operators):
         """
         from .autograd import backward
 
-        backward(self, gradient, retain_graph=retain_graph, create_graph=create_graph)
+        try:
+            backward(self, gradient, retain_graph=retain_graph, create_graph=create_graph)
+        except Exception as error:
+            drop_our_frames(error)
+            raise
 
     def detach(self) -> Tensor:
         """The same memory without a graph."""
@@ -447,7 +452,7 @@ class Tensor(Operators):
         return format(self.item(), spec) if spec and self.size == 1 else repr(self)
 
     def __getattr__(self, name: str) -> Any:
-        raise torch_spelling(name, "Tensor")
+        raise torch_spelling(name, "Tensor", dir(type(self)))
 
     def __copy__(self) -> Tensor:
         return self.clone()

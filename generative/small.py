@@ -6,7 +6,8 @@ files; how a step of each is taken is the same and is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -137,6 +138,19 @@ def checked_classes(what: str, labels: Tensor | None, count: int, classes: int) 
     return labels
 
 
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Operations on the module's parameters record no gradients of these meanwhile."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad_()
+
+
 @dataclass(frozen=True)
 class PlayerSettings:
     """How two players are trained.
@@ -197,25 +211,41 @@ class Players:
         """
         if not np.isfinite(real.cpu().array).all():
             raise DataError("a batch of pictures holds NaN or infinity")
+        labels = checked_classes(
+            type(self).__name__, labels, real.shape[0], self.config.num_classes
+        )
+        learn = (self.step + 1) % self.chosen.critic_steps == 0
+        losses = self.play(real, labels, learn=learn)
+        self.step += 1
+        names = ("critic", "generator")[: len(losses)]
+        return {name: float(one.item()) for name, one in zip(names, losses, strict=True)}
+
+    def play(self, real: Tensor, labels: Tensor | None = None, *, learn: bool = True) -> Any:
+        """What `update` does, unchecked: `bt.compile(players.play)` is possible where no numbers
+        are drawn, that is with `latents` of one's own.
+
+        Args:
+            learn: whether it is the generator's turn too.
+
+        Returns:
+            The loss of the critic, and that of the generator if it learnt.
+        """
         count = real.shape[0]
-        labels = checked_classes(type(self).__name__, labels, count, self.config.num_classes)
         with no_grad():
             fake = self.generator(self.latents(count), labels)
-        loss = self.critic_loss(real, fake.detach(), labels)
-        loss.backward()
+        lost = self.critic_loss(real, fake.detach(), labels)
+        lost.backward()
         self.critic_optimizer.step()
         self.critic_optimizer.zero_grad()
-        self.step += 1
-        figures = {"critic": float(loss.item())}
-        if self.step % self.chosen.critic_steps == 0:
-            made = self.generator(self.latents(count), labels)
+        if not learn:
+            return (lost,)
+        made = self.generator(self.latents(count), labels)
+        with frozen(self.critic):  # whose own gradients nobody needs now
             loss = self.generator_loss(made, labels)
-            loss.backward()
-            self.generator_optimizer.step()
-            self.generator_optimizer.zero_grad()
-            self.critic_optimizer.zero_grad()  # of the way back through it
-            figures["generator"] = float(loss.item())
-        return figures
+        loss.backward()
+        self.generator_optimizer.step()
+        self.generator_optimizer.zero_grad()
+        return lost, loss
 
     def extra_state(self) -> dict[str, Any]:
         """What a resumed training needs besides networks, optimizers and `step`."""

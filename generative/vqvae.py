@@ -9,12 +9,13 @@ of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core import nn
-from ..core.errors import IndexRangeError, ShapeError
+from ..core.devices import backend_for
+from ..core.errors import DtypeError, IndexRangeError, ShapeError
 from ..core.nn import functional as F
 from ..core.nn.parameter import Buffer
 from ..core.ops.elementwise import square
@@ -25,6 +26,7 @@ from ..core.ops.update import assign
 from ..core.random import numpy_rng
 from ..core.tensor import Tensor
 from ..hub.configuration import positive, real
+from ..hub.registry import register
 from .small import check_pictures
 
 
@@ -60,6 +62,11 @@ class Config:
             raise ShapeError(
                 f"VQ-VAE: size={self.size} is no multiple of 4", got=self.size, expected=4
             )
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of the map of codes."""
+        return self.size // 4
 
 
 class Quantized(NamedTuple):
@@ -106,34 +113,35 @@ class Codebook(nn.Module):
         values = x + (nearest - x).detach()
         return Quantized(values, Tensor(codes.reshape(count, height, width)), commitment)
 
-    def _follow(self, points: np.ndarray, codes: np.ndarray) -> None:
+    def _follow(self, points: Any, codes: Any) -> None:
         """Move each entry towards the mean of the features that chose it."""
-        entries = len(self.entries.array)
-        uses = np.bincount(codes, minlength=entries).astype(np.float32)
-        sums = np.zeros_like(self.sums.array)
-        np.add.at(sums, codes, points)
+        xp = backend_for(self.entries.device).xp
+        chosen = (codes[:, None] == xp.arange(len(self.entries.array))).astype(points.dtype)
         share = np.float32(1 - self.decay)
-        uses = self.uses.array * (1 - share) + uses * share
-        sums = self.sums.array * (1 - share) + sums * share
-        idle = np.flatnonzero(uses < self.restart)
+        uses = self.uses.array * (1 - share) + chosen.sum(axis=0) * share
+        sums = self.sums.array * (1 - share) + (chosen.T @ points) * share
+        idle = xp.flatnonzero(uses < self.restart)
         if len(idle) and self.restart:
             uses[idle] = 1
-            sums[idle] = points[numpy_rng().integers(0, len(points), len(idle))]
+            sums[idle] = points[xp.asarray(numpy_rng().integers(0, len(points), len(idle)))]
         assign(self.uses, Tensor(uses))
         assign(self.sums, Tensor(sums))
-        assign(self.entries, Tensor(sums / np.maximum(uses, 1e-5)[:, None]))
+        assign(self.entries, Tensor(sums / xp.maximum(uses, 1e-5)[:, None]))
 
     def look_up(self, codes: Tensor) -> Tensor:
         """The entries of codes. Shape: (B, H, W) -> (B, features, H, W)"""
-        values = codes.numpy()
+        values = codes.cpu().numpy()
         entries = len(self.entries.array)
+        if values.dtype.kind not in "iu":
+            raise DtypeError(f"VQ-VAE: codes are whole numbers, got {values.dtype}.")
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < entries:
             raise IndexRangeError(
                 f"VQ-VAE: codes from {values.min()} to {values.max()}; there are {entries}.",
                 got=int(values.max()),
                 size=entries,
             )
-        return permute_dims(Tensor(self.entries.array[values]), (0, 3, 1, 2))
+        chosen = self.entries.array[backend_for(self.entries.device).xp.asarray(values)]
+        return permute_dims(Tensor(chosen), (0, 3, 1, 2))
 
 
 class Block(nn.Module):
@@ -183,6 +191,13 @@ class VQVAE(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Pictures of codes. Shape: (B, size / 4, size / 4) -> (B, channels, size, size)"""
+        side = self.config.side
+        if codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
+            raise ShapeError(
+                f"VQ-VAE: codes of shape (B, {side}, {side}) are wanted, got {tuple(codes.shape)}.",
+                expected=(None, side, side),
+                got=tuple(codes.shape),
+            )
         return tanh(self.decoder(self.codebook.look_up(codes)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -194,6 +209,12 @@ class VQVAE(nn.Module):
         check_pictures("VQ-VAE", x, self.config.channels, self.config.size)
         found: Quantized = self.codebook(self.encoder(x))
         error = mean(square(tanh(self.decoder(found.values)) - x))
-        used = len(np.unique(found.codes.numpy())) / self.config.entries
+        used = len(np.unique(found.codes.cpu().numpy())) / self.config.entries
         loss = error + self.config.commitment * found.commitment
         return loss, {"error": float(error.item()), "entries used": used}
+
+
+@register("vqvae", config=Config, task="image-autoencoding")
+def vqvae(config: Config) -> VQVAE:
+    """Autoencoder to entries of a codebook."""
+    return VQVAE(config)

@@ -1,1 +1,5 @@
 """Models by name: the registry, downloads and cache, loading, the command line."""
+
+from ..core.spelling import answering
+
+__getattr__ = answering("bestiary.hub", ())

@@ -163,6 +163,9 @@ def _language(model: Any) -> Iterator[_Job]:
 
 def _samples(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:
     config = model.config
+    if hasattr(config, "latent_size"):
+        yield from _generated(model, batch_sizes)
+        return
     size = config.sample_size
     height, width = size if isinstance(size, tuple | list) else (size, size)
     rng = np.random.default_rng(0)
@@ -178,6 +181,17 @@ def _samples(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:
             inputs += (Tensor(np.zeros(count, np.int64)).to(device=like.device),)
         what = f"a step of {count} of {height} x {width} pixels"
         yield what, count, "samples", model.module, inputs
+
+
+def _generated(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:
+    like = next(model.module.parameters())
+    for count in batch_sizes:
+        z = Tensor(np.random.default_rng(0).standard_normal((count, model.config.latent_size)))
+        inputs: tuple[Any, ...] = (z.to(device=like.device, dtype=like.dtype),)
+        if model.config.num_classes:
+            inputs += (Tensor(np.zeros(count, np.int64)).to(device=like.device),)
+        size = model.config.size
+        yield f"{count} of {size} x {size} pixels", count, "pictures", model.module, inputs
 
 
 def _actions(model: Any, batch_sizes: tuple[int, ...]) -> Iterator[_Job]:

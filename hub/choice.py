@@ -38,6 +38,10 @@ _NO_PART = re.compile(
     r"|\w+_(onnx|openvino|flax)"
 )
 _MODULE = re.compile(r"\d+_\w+")  # folders of sentence-transformers: 1_Pooling
+#: How observations were normalised in the training of an agent of Stable-Baselines3.
+NORMALIZED = "vec_normalize.pkl"
+_MEASURED = re.compile(r"train_eval_metrics\.zip")  # beside an agent
+_OTHER = re.compile(r"^(config|model_index)\.json$|\.(safetensors|bin|pth|pt|gguf|onnx)$")
 
 
 @dataclass
@@ -76,6 +80,10 @@ def choose(names: Collection[str], variant: str | None = None) -> Choice | None:
         WeightsError: several weight files, none of which is the obvious one.
         HubError: no weights of this variant.
     """
+    agent = agent_in(names)
+    if agent is not None:
+        also = [name for name in sorted(names) if _ALSO.fullmatch(name)]
+        return Choice([agent], [name for name in (NORMALIZED,) if name in names], also)
     chosen = Choice()
     folders = _parts(names)
     # What lies beside the index of a pipeline is all of its weights once more, in one file; or the
@@ -103,6 +111,20 @@ def choose(names: Collection[str], variant: str | None = None) -> Choice | None:
                 chosen.also.append(name)
     chosen.core += weights
     return chosen
+
+
+def agent_in(names: Collection[str]) -> str | None:
+    """The zip of an agent of Stable-Baselines3, where that is what a repository holds.
+
+    Either its members lie beside it once more, in a folder of its name, or there is nothing else
+    that could be a model.
+    """
+    found = [n for n in names if n.endswith(".zip") and "/" not in n and not _MEASURED.match(n)]
+    unpacked = [name for name in found if f"{name.removesuffix('.zip')}/policy.pth" in names]
+    if len(unpacked) == 1:
+        return unpacked[0]
+    others = any(_OTHER.search(name) for name in names)
+    return found[0] if len(found) == 1 and not others else None
 
 
 def _parts(names: Iterable[str]) -> list[str]:
@@ -198,7 +220,9 @@ def wanted_here(
         if listed is not None:
             raise
         return None  # no such variant here; the hub may have one
-    if chosen is None or not any(name in CONFIGURATION for name in chosen.core):
+    if chosen is None:
+        return None
+    if not any(name in CONFIGURATION or name.endswith(".zip") for name in chosen.core):
         return None
     wanted = chosen.core if least else chosen.core + chosen.side
     for index in chosen.indexes:

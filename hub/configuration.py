@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
@@ -76,7 +76,9 @@ def refuse_unknown(config: Mapping[str, Any], known: frozenset[str] | set[str], 
         listed = ", ".join(f"{key}={config[key]!r}" for key in unknown[:8])
         raise ConfigError(
             f"{what}: the published configuration has keys that are not understood:\n  {listed}\n"
-            "Ignoring them would change the model's results, so it is not loaded.",
+            "Ignoring them would change the model's results, so it is not loaded.\n"
+            "Of a newer version? pip install --upgrade bestiary\n"
+            "Without effect, as far as you know? Remove them from config.json",
             keys=unknown,
         )
 
@@ -103,6 +105,21 @@ def expect(config: Mapping[str, Any], what: str, **wanted: tuple[Any, ...]) -> N
                 key=key,
                 got=config[key],
             )
+
+
+def choice(what: str, value: Any, allowed: Iterable[str], name: str) -> None:
+    """Raise where a setting is none of those that there are.
+
+    Raises:
+        ConfigError: names the setting, its value and what there is.
+    """
+    known = list(allowed)
+    if value not in known:
+        raise ConfigError(
+            f"{what}: there is no {name} {value!r}. There are: {', '.join(known)}",
+            key=name,
+            got=value,
+        )
 
 
 def as_tuple(what: str, name: str, value: Any) -> tuple[Any, ...]:

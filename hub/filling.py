@@ -76,8 +76,8 @@ def adapted(architecture: Architecture, config: Any, options: Options) -> Any:
         value = getattr(options, name)
         if value is None:
             continue
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}", got=value)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} is a whole number from 1 up, got {value!r}", got=value)
         if not hasattr(config, name):
             raise ConfigError(f"{architecture.name} has no {name} to change")
         config = dataclasses.replace(config, **{name: value})

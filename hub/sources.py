@@ -8,6 +8,7 @@ Loading, fetching ahead, packing and locking all come here, so that they mean th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,7 @@ def obtain(name: str | Path, request: Request | None = None) -> Obtained:
         HubError: nothing of that name, it could not be had, or it is not what the lock says.
     """
     request = request or Request()
+    check_name(name)
     if not str(name).strip():
         raise HubError("the name of a model is empty.\nAll names: bestiary list", name=str(name))
     folder = Path(name).expanduser()
@@ -112,6 +114,20 @@ def obtain(name: str | Path, request: Request | None = None) -> Obtained:
         raise HubError(f"there is no folder {text!r}", name=text)
     get(text)  # raises, with the nearest names
     raise AssertionError("unreachable")
+
+
+def check_name(name: Any) -> None:
+    """Refuse what is neither a name nor a path.
+
+    Raises:
+        HubError
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise HubError(
+            f"a model is loaded by its name, got {type(name).__name__}.\n"
+            "Such as bt.load('resnet50'). All names: bestiary list",
+            name=name,
+        )
 
 
 def is_repository(text: str) -> bool:

@@ -6,14 +6,18 @@ import dataclasses
 import importlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import WeightsError
+from ..core.errors import ConfigError, MissingExtra, WeightsError
+from ..core.notice import HubWarning, warn_once
 from . import spaces
 
 FILE = "agent.json"  # in the folder of an agent
 _ZIP = ".zip"  # of Stable-Baselines3
+_NORMALIZED = "vec_normalize.pkl"  # lies beside some
+_NAMED = re.compile(r"[a-z0-9]+-([A-Za-z]\w*-v\d+)\.zip")  # as on its hub: algorithm-environment
 TASK = "reinforcement-learning"
 _SHIPPED = Path(__file__).parent / "assets"
 # The class of each algorithm, and the file that it is in.
@@ -119,17 +123,35 @@ def load_agent(folder: str | Path, env: Any = None) -> Any:
     """The agent of a folder, of whichever algorithm it is, or of a zip of Stable-Baselines3.
 
     Args:
-        env: to play or to learn on in; the one that it was trained in unless given.
+        env: to play or to learn on in; the one that it was trained in unless given. A zip does not
+            say which that was, unless its name does, as on the hub: `ppo-CartPole-v1.zip`.
     Raises:
         WeightsError: the folder holds no agent.
         ConfigError: the environment has other spaces.
     """
     path = Path(folder)
     if path.suffix == _ZIP:
-        from .stable_baselines3 import load_stable_baselines3
-
-        return load_stable_baselines3(path, env)
+        return _of_zip(path, env)
     return algorithm(_card(path)["algorithm"]).load(path, env)
+
+
+def _of_zip(path: Path, env: Any) -> Any:
+    from .stable_baselines3 import load_stable_baselines3
+
+    if (path.parent / _NORMALIZED).is_file():
+        warn_once(
+            f"normalised: {path}",
+            f"{path.name} learnt from normalised observations. How they were is in "
+            f"{_NORMALIZED}, a pickle, which is not read: give it such observations.",
+            HubWarning,
+        )
+    named = _NAMED.fullmatch(path.name)
+    if env is None and named is not None:
+        try:
+            return load_stable_baselines3(path, named[1])
+        except (ConfigError, MissingExtra):
+            pass  # it is not to be had here, or is another one of the same name
+    return load_stable_baselines3(path, env)
 
 
 def _card(folder: Path) -> dict[str, Any]:

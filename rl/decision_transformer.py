@@ -256,7 +256,7 @@ class DecisionTransformer(Offline):
             target_return: what to ask for; that of the settings unless given.
             seed: of the environments.
         """
-        envs = make(self.env.id if env is None else env, count("episodes", episodes))
+        envs = make(self.env.kind if env is None else env, count("episodes", episodes))
         memory = self.begin(episodes, target_return)
         observation = envs.reset(seed)
         total, length = np.zeros(episodes), np.zeros(episodes, np.int64)

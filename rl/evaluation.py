@@ -12,6 +12,7 @@ from ..core.errors import ConfigError, DataError
 from ..core.insight.progress import progress as show_progress
 from ..core.paths import atomic
 from .environments.base import VectorEnv, count
+from .environments.elsewhere import Elsewhere
 from .environments.make import make
 
 if TYPE_CHECKING:
@@ -205,8 +206,6 @@ def _picture(frame: np.ndarray) -> Image.Image:
 
 def _worlds(agent: Any, env: Any, most: int) -> VectorEnv:
     """Environments of the agent's kind, at most `most` of them."""
-    from .stable_baselines3 import Elsewhere
-
     if isinstance(env, VectorEnv):
         return env
     if env is None:
@@ -215,7 +214,7 @@ def _worlds(agent: Any, env: Any, most: int) -> VectorEnv:
             raise ConfigError('where should it play? evaluate(agent, "CartPole-v1")')
         if isinstance(own, Elsewhere):
             own.refuse()
-        env = own.id
+        env = own.kind
     worlds = make(env, min(most, _PARALLEL))
     seen, done = (getattr(agent, f"{what}_space", None) for what in ("observation", "action"))
     if (seen is not None and seen.shape != worlds.observation_space.shape) or (

@@ -20,12 +20,14 @@ from ..core import optim
 from ..core.errors import ConfigError, DataError, ShapeError, WeightsError
 from ..core.insight.progress import progress as show_progress
 from ..core.nn.module import Module
+from ..core.notice import warn_once
 from ..core.random import manual_seed, numpy_rng
 from ..core.training.state import packed, unpacked
 from ..core.training.store import CheckpointStore
 from ..core.weights.safetensors import load_file, save_file
 from .callbacks import Callback, gathered, restore, state_of
-from .environments.base import VectorEnv, checked_seed, count
+from .environments.base import NO_STATE, VectorEnv, checked_seed, count
+from .environments.elsewhere import Elsewhere
 from .environments.make import make
 from .history import Log, text_of
 from .spaces import Box, Discrete, Space, from_json
@@ -271,9 +273,7 @@ class Learner(ABC):
     def first_observation(self) -> np.ndarray:
         """What the environments show now; begins them the first time."""
         if self.observation is None:
-            self.observation = self.env.reset(self.seed)
-            self._return = np.zeros(self.env.num_envs)
-            self._length = np.zeros(self.env.num_envs, np.int64)
+            self.observation = self._begun(self.seed)
         return self.observation
 
     def count_step(self, reward: np.ndarray, ended: np.ndarray | None) -> None:
@@ -341,7 +341,10 @@ class Learner(ABC):
                 expected=cls.__name__,
                 got=algorithm,
             )
-        agent = cls(name if env is None else env, seed=seed, **settings)
+        named: Any = name if env is None else env
+        if env is None and ":" in name:  # the file does not decide what is imported
+            named = Elsewhere(*spaces, named=name)
+        agent = cls(named, seed=seed, **settings)
         if (agent.observation_space, agent.action_space) != spaces:
             raise ConfigError(
                 f"{folder}: the agent sees {spaces[0]} and does {spaces[1]}; {agent.env.id} has "
@@ -375,7 +378,11 @@ class Learner(ABC):
             "extra": self.extra_state(),
         }
         if self.observation is not None:
-            state["env"] = self.env.state()
+            try:
+                state["env"] = self.env.state()
+            except ConfigError as error:  # one of the user's: it begins anew when all else goes on
+                if error.facts.get("reason") != NO_STATE:
+                    raise
             state["observation"] = self.observation
             state["return"], state["length"] = self._return, self._length
         return state
@@ -397,6 +404,22 @@ class Learner(ABC):
             self._return = np.array(state["return"])
             self._length = np.array(state["length"])
         self.load_extra_state(state["extra"])
+        if "observation" in state and "env" not in state:
+            warn_once(
+                f"begins anew: {self.env.id}",
+                f"{self.env.id} does not offer its state, so that new episodes begin there: what "
+                "follows is not what would have followed without the interruption.",
+            )
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Begin new episodes in the middle of a training."""
+        self.observation = self._begun(self.seed + self.steps)
+
+    def _begun(self, seed: int) -> np.ndarray:
+        self._return = np.zeros(self.env.num_envs)
+        self._length = np.zeros(self.env.num_envs, np.int64)
+        return self.env.reset(seed)
 
     def checkpoint(self, store: CheckpointStore) -> None:
         """Write down everything that going on depends on, the present `learn` included."""

@@ -21,7 +21,8 @@ class OffPolicySettings:
     """Hyper-parameters that all of them have, under Stable-Baselines3's names.
 
     Attributes:
-        learning_rate: of Adam.
+        learning_rate: of Adam, at first; see `anneal`.
+        anneal: let the rate fall to nothing while `learn` goes on.
         buffer_size: transitions that the replay memory keeps.
         learning_starts: steps of random actions before learning begins.
         batch_size: transitions in an update.
@@ -34,6 +35,7 @@ class OffPolicySettings:
     """
 
     learning_rate: float = 3e-4
+    anneal: bool = False
     buffer_size: int = 1_000_000
     learning_starts: int = 100
     batch_size: int = 256
@@ -114,6 +116,10 @@ class OffPolicy(Learner):
                 ended = step.terminated | step.truncated
             self.count_step(step.reward, ended)
             self.collected()
+        if s.anneal:
+            for optimizer in self.optimizers().values():
+                for group in optimizer.param_groups:
+                    group["lr"] = s.learning_rate * (1 - self.progress)
         figures: dict[str, float] = {}
         if self.steps > s.learning_starts and len(replay) >= s.n_steps:
             times = s.gradient_steps if s.gradient_steps > 0 else s.train_freq * env.num_envs
@@ -136,3 +142,8 @@ class OffPolicy(Learner):
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         if "replay" in state:
             self.replay.load_state(state["replay"])
+
+    def begin_anew(self) -> None:
+        super().begin_anew()
+        if self._replay is not None:
+            self._replay.cut()

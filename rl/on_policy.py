@@ -183,6 +183,10 @@ class OnPolicy(Learner):
     def forget(self, ended: Array) -> None:
         """Episodes ended in these rows, (N,) bool: what was remembered of them is of no use."""
 
+    def begin_anew(self) -> None:
+        super().begin_anew()
+        self.forget(np.ones(self.env.num_envs, np.bool_))
+
     # -- learning ----------------------------------------------------------------------------
 
     def advance(self) -> dict[str, float]:

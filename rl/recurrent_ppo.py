@@ -25,17 +25,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import nn
-from ..core.errors import ConfigError, ShapeError
+from ..core.errors import ShapeError
 from ..core.nn import functional as F
 from ..core.ops.recurrent import lstm_scan
 from ..core.ops.scans import sigmoid_in_place
+from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from .environments.base import count
 from .on_policy import Array, Rollout
 from .policies import Distribution, TanhLayers, distribution_of
 from .ppo import PPO
 from .ppo import Settings as PPOSettings
-from .q_networks import features, is_picture
+from .q_networks import Pixels, features, is_picture
+from .spaces import Space
 
 Memory = tuple[Array, Array]  # the LSTM's state and cell, (N, features) each
 
@@ -77,13 +79,17 @@ class Sequences:
 class RecurrentPolicy(nn.Module):
     """An LSTM, and on what it remembers a policy and values.
 
+    Pictures go through convolutions first.
+
     Shape: sequences -> what the distribution wants, and values, for every step that is not masked:
         sequence after sequence
     """
 
     def __init__(
-        self, size: int, memory: int, outputs: int, hidden: tuple[int, ...], free: int
+        self, space: Space, memory: int, outputs: int, hidden: tuple[int, ...], free: int
     ) -> None:
+        self.pixels: Pixels | None = Pixels(space.shape) if is_picture(space) else None
+        size = space.features if self.pixels is None else self.pixels.features
         self.lstm = nn.LSTMCell(size, memory)
         for name, parameter in self.lstm.named_parameters():
             if name.startswith("weight"):
@@ -99,7 +105,10 @@ class RecurrentPolicy(nn.Module):
     def forward(self, x: Sequences) -> tuple[Tensor, Tensor]:
         cell = self.lstm
         steps, number = x.mask.shape
-        gates = F.linear(Tensor(x.features.reshape(steps * number, -1)), cell.weight_ih, self.bias)
+        seen = Tensor(x.features.reshape(steps * number, *x.features.shape[2:]))
+        if self.pixels is not None:
+            seen = F.relu(self.pixels(seen))
+        gates = F.linear(seen, cell.weight_ih, self.bias)
         gates = gates.reshape(steps, number, -1)
         h, c = x.memory
         states = lstm_scan(
@@ -119,6 +128,9 @@ class RecurrentPolicy(nn.Module):
 
     def bare(self, x: Array, memory: Memory) -> tuple[Array, Array, Memory]:
         """One step of all environments as arrays: answers, values, and the new memory."""
+        if self.pixels is not None:
+            with inference_mode():
+                x = F.relu(self.pixels(Tensor(x))).array
         h, c = memory
         cell = self.lstm
         assert cell.bias_ih is not None and cell.bias_hh is not None
@@ -169,17 +181,12 @@ class RecurrentPPO(PPO):
     network: Any
 
     def build(self) -> None:
-        space = self.observation_space
-        if is_picture(space):
-            raise ConfigError(
-                f"RecurrentPPO: observations are pictures of shape {space.shape}, and its memory "
-                "takes lists of numbers.\nUse PPO with FrameStack, or flatten them.",
-                got=space,
-            )
         s = self.settings
         self.distribution: Distribution = distribution_of(self.action_space, self.name)
         head = self.distribution
-        self.network = RecurrentPolicy(space.features, s.memory, head.outputs, s.hidden, head.free)
+        self.network = RecurrentPolicy(
+            self.observation_space, s.memory, head.outputs, s.hidden, head.free
+        )
         self._parameters = list(self.network.parameters())
         self.optimizer = self.make_optimizer()
         self.memory = self.no_memory(self.env.num_envs)  # of the environments it learns in

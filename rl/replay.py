@@ -158,6 +158,17 @@ class Replay:
         if self._tree is not None:
             self._tree.update(np.arange(after.start, after.stop), 0.0)
 
+    def cut(self) -> None:
+        """The episodes of all environments are cut here: what is added next belongs to new ones."""
+        if not len(self):
+            return
+        n, newest = self.num_envs, (self._row - 1) % self._rows
+        for i in range(n):
+            index = newest * n + i
+            if not self._ended[index]:
+                self._ended[index] = True
+                self._finals[index] = self._observation[self._row * n + i].copy()
+
     def sample(self, size: int, beta: float = 1.0) -> Batch:
         """Draw transitions, with replacement.
 

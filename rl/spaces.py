@@ -202,6 +202,10 @@ class Box(Space):
         return f"Box({_span(self.low)}, {_span(self.high)}, {self.shape}, {self.dtype.name})"
 
 
+_UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+_maximum = np.maximum.reduce
+
+
 @dataclass(frozen=True)
 class Discrete(Space):
     """One of `n` integers, from `start`."""
@@ -224,8 +228,17 @@ class Discrete(Space):
     def problem(self, values: np.ndarray) -> str | None:
         if values.dtype.kind not in "iu":
             return f"{values.dtype} numbers, where integers are wanted"
-        # Two reductions are faster than comparing every element with both ends.
-        if len(values) and (values.min() < self.start or values.max() >= self.start + self.n):
+        # Reductions are faster than comparing every element, and those of NumPy's functions than
+        # its methods; a number below 0 is a very large one without its sign.
+        if not len(values):
+            return None
+        if self.start == 0:
+            signed = values.dtype.kind == "i"
+            unsigned = values.view(_UNSIGNED[values.itemsize]) if signed else values
+            outside = _maximum(unsigned, None) >= self.n
+        else:
+            outside = values.min() < self.start or values.max() >= self.start + self.n
+        if outside:
             wrong = values[(values < self.start) | (values >= self.start + self.n)][0]
             return f"{wrong} is outside {self.start} to {self.start + self.n - 1}"
         return None

@@ -14,13 +14,13 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ..core.errors import ConfigError, WeightsError
 from ..core.weights.torch_checkpoint import read_checkpoint
-from .environments.base import Step, VectorEnv
+from .environments.elsewhere import Elsewhere
 from .environments.make import make
 from .spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
@@ -49,35 +49,6 @@ _LAST = {
     "PPO": {"action_net": "network.actor", "value_net": "network.critic"},
     "A2C": {"action_net": "network.actor", "value_net": "network.critic"},
 }
-
-
-class Elsewhere(VectorEnv):
-    """Stands for the environment that an agent was trained in, of which only the spaces are known.
-
-    Args:
-        observation_space, action_space: of it.
-    """
-
-    id = "an environment that the file does not name"
-    num_envs = 1
-
-    def __init__(self, observation_space: Space, action_space: Space) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
-
-    def reset(self, seed: int | None = None) -> np.ndarray:
-        space = self.observation_space
-        return np.zeros((1, *space.shape), space.dtype)
-
-    def step(self, actions: np.ndarray) -> Step:
-        self.refuse()
-
-    def refuse(self) -> NoReturn:
-        """Say that there is nothing to play in."""
-        raise ConfigError(
-            "This agent of Stable-Baselines3 has no environment: its file does not say which.\n"
-            'Give one: load_stable_baselines3(path, env="CartPole-v1"), agent.play("CartPole-v1"), '
-            "or --env CartPole-v1"
-        )
 
 
 def load_stable_baselines3(path: str | Path, env: Any = None) -> Any:

@@ -22,7 +22,8 @@ FOLDERS: dict[str, set[str]] = {
 # The order inside core: a unit (a file or a folder) may import, at module level, what stands in
 # its own line or above. Imports inside functions and for types may go anywhere within core.
 CORE = [
-    "errors paths callers",
+    "errors paths",
+    "callers foreign likely",
     "notice wire",
     "state dtypes spelling native",
     "devices conversion quantization",

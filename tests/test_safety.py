@@ -51,7 +51,7 @@ LAZY = {
     ("core/devices.py", "cuda_problem"): "cupy, written out",
     ("generative/__init__.py", "__getattr__"): "names of the table in the same file",
     ("generative/training/adversarial.py", "players_of"): "names of the table in the same file",
-    ("generative/training/autoencoding.py", "__init__"): "names of the table in the same file",
+    ("generative/training/autoencoding.py", "network"): "names of the table in the same file",
     ("hub/cli.py", "get_command"): "names of the table of commands in the same file",
     ("hub/commands/train.py", "options_of"): "names of the table of recipes in the same file",
     ("hub/commands/train.py", "train_command"): "names of the table of recipes in the same file",
@@ -112,6 +112,13 @@ def findings(file: str, tree: ast.Module) -> list[tuple[str, str, int, str]]:
     return found
 
 
+# Functions written as source by the library itself, of numbers alone (a test looks at them).
+WRITTEN = {
+    ("core/graph/program.py", "write", "exec"),
+    ("core/graph/program.py", "write", "compile"),
+}
+
+
 def test_no_code_from_data(sources: list[Any]) -> None:
     assert len(sources) > 50
     seen = set()
@@ -120,7 +127,7 @@ def test_no_code_from_data(sources: list[Any]) -> None:
         for file, function, line, what in findings(source.file, source.tree):
             if what == "import_module" and (file, function) in LAZY:
                 seen.add((file, function))
-            else:
+            elif (file, function, what) not in WRITTEN:
                 wrong.append(f"{file}:{line} in {function}: {what}")
     assert not wrong, "\n" + "\n".join(wrong)
     assert seen == set(LAZY), "an entry of LAZY is no longer needed"

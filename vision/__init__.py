@@ -6,6 +6,7 @@ Names are imported when they are first used.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
@@ -109,7 +110,13 @@ __all__ = sorted(_NAMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # No search among models: every `from . import file` comes here first.
+        model = f" (a model? bt.load({name!r}))" if name[:1].islower() else ""
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}{model}",
+            name=name,
+            obj=sys.modules[__name__],
+        )
     value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
     globals()[name] = value  # the next use does not come here
     return value

@@ -488,7 +488,10 @@ def _train_all(
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         with nullcontext() if ema is None else ema.applied():
-            return {"accuracy": _report(task, pictures, held).accuracy}
+            report = _report(task, pictures, held)
+        if run is not None:
+            run.confusion("held-out", report.confusion, task.labels, trainer.step)
+        return {"accuracy": report.accuracy}
 
     trainer = Trainer(
         task.module,

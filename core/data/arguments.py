@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..foreign import described
 from .dataset import is_stream
 from .samplers import check_batch_size
 
@@ -29,6 +31,11 @@ def check_arguments(
     def refuse(message: str) -> None:
         raise ConfigError(f"DataLoader: {message}")
 
+    if loader.dataset is None or isinstance(loader.dataset, (str, PathLike)):
+        refuse(
+            f"a data set is wanted, got {described(loader.dataset)}.\n"
+            "A folder of images: bt.data.ImageFolder(path); arrays: bt.data.ArrayDataset(x, y)"
+        )
     if loader.batch_size is not None:
         check_batch_size(loader.batch_size)
     elif loader.drop_last:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..callers import drop_our_frames
 from ..devices import as_device
 from ..errors import ConfigError
 from ..spelling import spelled
@@ -224,6 +225,9 @@ class DataLoader:
                 self.wait_seconds += time.perf_counter() - start
                 yield batch
                 del batch
+        except Exception as error:
+            drop_our_frames(error)
+            raise
         finally:
             batches.close()
         if self._running is position:

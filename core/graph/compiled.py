@@ -56,6 +56,7 @@ class Compiled:
         module: Module | None = None,
         after: int = 0,
         quiet: bool = False,
+        most: int = PROGRAMS,
     ) -> None:
         self.function = function
         self._number = next(_numbers)
@@ -63,7 +64,7 @@ class Compiled:
         self._module = (
             module if module is not None else owner if isinstance(owner, Module) else None
         )
-        self._after, self._quiet = after, quiet
+        self._after, self._quiet, self._most = after, quiet, most
         self._may_train = not quiet and not isinstance(function, Module)
         self._steps: Steps | None = None
         self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
@@ -86,8 +87,12 @@ class Compiled:
         if plan is _STEP:
             return self._step()(*args, **kwargs)
         if isinstance(plan, _Plan) and self._holds(plan):
-            outputs = plan.program([x.array for x in tensors])
-            return rebuilt(plan.tree, [Tensor(x) for x in outputs])
+            try:
+                outputs = plan.program([x.array for x in tensors])
+                return rebuilt(plan.tree, [Tensor(x) for x in outputs])
+            except MemoryError:  # what it held is let go before the function runs
+                self._give_up(key, "memory ran out while its program ran")
+            return self.function(*args, **kwargs)
         return self._first(key, tensors, args, kwargs)
 
     def _step(self) -> Steps:
@@ -161,7 +166,7 @@ class Compiled:
             result, plan = self._compiled(key, tensors, args, kwargs)
             self._plans[key] = plan
             self._plans.move_to_end(key)
-            while len(self._plans) > PROGRAMS:
+            while len(self._plans) > self._most:
                 old, _ = self._plans.popitem(last=False)
                 self._explained.pop(old, None)
             return result
@@ -196,40 +201,61 @@ class Compiled:
         if reason is None and _changes(graph):
             reason = "it writes in place, or draws random numbers"
         if reason is None:
-            recorded = len(graph.calls)
-            passes = tuple((what, apply(graph)) for what, apply in PASSES)
-            plan = _Plan(
-                Program(graph),
-                tree,
-                [(t, graph.external[i], t._cell[0]) for i, t in graph.tensors.items()],
-                writes,
-                structure,
-                self._parts(),
-                native.isa(),
-            )
-            self._explained[key] = Explanation(
-                tuple(x.shape for x in tensors),
-                recorded,
-                len(graph.calls),
-                passes,
-                perf_counter() - begun,
-                repr(graph),
-            )
-            if self._agrees(plan, tensors, args, kwargs):
-                return result, plan
-            reason = "what it does depends on the values of its inputs"
+            try:
+                plan = self._planned(key, graph, tree, (writes, structure), tensors, begun)
+                if self._agrees(plan, tensors, args, kwargs):
+                    return result, plan
+                reason = "what it does depends on the values of its inputs"
+            except MemoryError:
+                reason = "memory ran out while it was compiled"
+        self._give_up(key, reason)
+        return result, None
+
+    def _planned(
+        self,
+        key: Any,
+        graph: Graph,
+        tree: Any,
+        before: tuple[int, int],
+        tensors: Sequence[Tensor],
+        begun: float,
+    ) -> _Plan:
+        from time import perf_counter
+
+        recorded = len(graph.calls)
+        passes = tuple((what, apply(graph)) for what, apply in PASSES)
+        plan = _Plan(
+            Program(graph),
+            tree,
+            [(t, graph.external[i], t._cell[0]) for i, t in graph.tensors.items()],
+            *before,
+            self._parts(),
+            native.isa(),
+        )
+        self._explained[key] = Explanation(
+            tuple(x.shape for x in tensors),
+            recorded,
+            len(graph.calls),
+            passes,
+            perf_counter() - begun,
+            repr(graph),
+        )
+        return plan
+
+    def _give_up(self, key: Any, reason: str) -> None:
+        """From now on the function runs as it is for inputs like these."""
         if not self._quiet:
             warn_once(
                 f"compile {self._number}",
                 f"{self!r}: {reason}; it runs as it is, which is correct, and slower",
                 CompileWarning,
             )
+        self._plans[key] = None
         self._explained.pop(key, None)
-        return result, None
 
     def _agrees(self, plan: _Plan, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> bool:
         """Whether program and function give the same for other values: these, turned around."""
-        turned = [Tensor(np.ascontiguousarray(np.flip(x.array))) for x in tensors]
+        turned = [Tensor(np.array(np.flip(x.array), order="C")) for x in tensors]
         _, spare = signature(args, kwargs, replace=turned) or (None, None)
         if spare is None:
             return False
@@ -266,6 +292,8 @@ def _obstacle(graph: Graph) -> str | None:
         return f"it reads the elements of a tensor ({graph.reads})"
     if any(type(array) is not np.ndarray for array in graph.external.values()):
         return "it is not on the CPU"
+    if not all(array.flags.aligned for array in graph.external.values()):
+        return "it reads an array whose memory is misaligned: give it a copy"
     return None
 
 

@@ -6,39 +6,72 @@ after it, since shapes and dtypes are known. Products whose weights are constant
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import native
-from ..dtypes import HALVES, bool_, float32
+from ..dtypes import HALVES, bool_, float32, int64
 from ..op import REGISTRY
 from ..operands import as_array
-from ..ops import native_norms
-from ..ops.native_conv import depthwise_taps, flat, is_depthwise, nchw, nhwc, packed
+from ..ops import native_attention, native_norms, normalization
+from ..ops.native_conv import (
+    depthwise_taps,
+    flat,
+    is_depthwise,
+    nchw,
+    nhwc,
+    packed,
+    transformed,
+    winograd_tile,
+)
 from ..state import watch
 from ..tensor import Tensor
-from . import blasless
+from . import products
 from .passes.constants import written
 from .record import Call, Graph, Ref
 
 Run = Callable[..., Any]
+Lowered = tuple[Run, tuple[Any, ...]]
 _MOST_TAPS = 64
 
 
-def lowered(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]]:
+class Whole(NamedTuple):
+    """What is known of a graph as a whole: asked once, not for each call.
+
+    Attributes:
+        without_blas: products are those of the kernels here.
+        changing: external values that are no constants.
+        uses: how often each value is used.
+    """
+
+    without_blas: bool
+    changing: set[int]
+    uses: Counter[int]
+
+    @classmethod
+    def of(cls, graph: Graph) -> Whole:
+        return cls(products.without_blas(graph), written(graph), graph.uses())
+
+
+def lowered(graph: Graph, call: Call, whole: Whole) -> Lowered:
     """The function of a call, and the operands that it takes."""
     if call.op.name == "chain":
         return _chain(call), call.operands
-    special = _SPECIAL.get(call.op.name)
-    if special is not None and native.available() and _all_float32(graph, call):
-        plain = call.op.name == "attention" or _constant_weights(graph, call)
-        found = special(graph, call) if plain else None
+    special, floats, weights = _SPECIAL.get(call.op.name, (None, 0, False))
+    if special is not None and native.available() and _all_float32(graph, call, floats):
+        plain = not weights or _constant_weights(graph, call, whole)
+        found = special(graph, call, whole) if plain else None
         if found is not None:
             return found
     op = call.op
+    if op.name == "channel_sum" and _small_matrix(graph, call):
+        # As the body has it, which comes last: after the kernel that leaves small ones.
+        return partial(np.add.reduce, axis=1 - call.constants["axis"] % 2), call.operands
     if _direct(graph, call):
         run: Run = partial(op._cpu, **call.constants) if call.constants else op._cpu
         bare = any(r is not None and graph.kinds[r.index][0] == () for r in call.results)
@@ -73,16 +106,25 @@ def _direct(graph: Graph, call: Call) -> bool:
     """Whether the choke point would prepare nothing: it would hand over the arrays as they are."""
     op, floats = call.op, False
     as_they_are = not (op.promote or op.to_float or op.same_float)
-    for x in call.operands:
+    ids = op.same_float and not (op.promote or op.to_float)  # after the first operand
+    for i, x in enumerate(call.operands):
         if isinstance(x, Ref):
             dtype = graph.kinds[x.index][1]
             if dtype == float32 or (as_they_are and (op.raw or dtype not in HALVES)):
                 floats = True
-            elif dtype != bool_:
+            elif not (dtype == bool_ or (ids and i and dtype.kind in "iu")):
                 return False
         elif not (x is None or type(x) in (int, float)):
             return False
     return floats or op._plain
+
+
+def _small_matrix(graph: Graph, call: Call) -> bool:
+    x = call.operands[0]
+    if not isinstance(x, Ref):
+        return False
+    shape, dtype = graph.kinds[x.index]
+    return len(shape) == 2 and dtype == float32 and math.prod(shape) <= normalization.SMALL
 
 
 def _chain(call: Call) -> Run:
@@ -108,20 +150,19 @@ def _writing(run: Run) -> Run:
 # -- products with constant weights ------------------------------------------------------------
 
 
-def _constant_weights(graph: Graph, call: Call) -> bool:
-    changing = written(graph)
+def _constant_weights(graph: Graph, call: Call, whole: Whole) -> bool:
     for x in call.operands[1:3]:
         if x is not None and not (
-            isinstance(x, Ref) and x.index in graph.external and x.index not in changing
+            isinstance(x, Ref) and x.index in graph.external and x.index not in whole.changing
         ):
             return False
     return True
 
 
-def _all_float32(graph: Graph, call: Call) -> bool:
+def _all_float32(graph: Graph, call: Call, first: int) -> bool:
     return all(
         graph.kinds[x.index][1] == float32 and 0 not in graph.kinds[x.index][0]
-        for x in call.operands
+        for x in call.operands[:first]
         if isinstance(x, Ref)
     )
 
@@ -141,7 +182,7 @@ def _ending(call: Call) -> tuple[native.Clamp, str | None] | None:
     return (native.NO_CLAMP, name) if name in native.ACTIVATIONS else None
 
 
-def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+def _conv2d(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
     x, weight, bias, *rest = call.operands
     ending, add = _ending(call), rest[0] if rest else None
     if not isinstance(x, Ref) or ending is None:
@@ -166,9 +207,15 @@ def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
             return nchw(out)
 
         return depthwise, (x,) if add is None else (x, add)
-    run = native.Convolution(
-        (n, height, width, c), packed(w, groups, keep=True), **place, clamp=clamp
-    )
+    run: native.Convolution | native.WinogradConvolution
+    if tile := winograd_tile((n, c, height, width), w, **place, groups=groups):
+        run = native.WinogradConvolution(
+            (n, height, width, c), transformed(w, tile), padding=place["padding"], clamp=clamp
+        )
+    else:
+        run = native.Convolution(
+            (n, height, width, c), packed(w, groups, keep=True), **place, clamp=clamp
+        )
 
     def conv2d(x: Any, add: Any = None) -> Any:
         out = run(nhwc(x), b, None if add is None else nhwc(add))
@@ -179,7 +226,7 @@ def _conv2d(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     return conv2d, (x,) if add is None else (x, add)
 
 
-def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+def _linear(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
     x, weight, bias, *rest = call.operands
     ending, add = _ending(call), rest[0] if rest else None
     if not isinstance(x, Ref) or ending is None:
@@ -189,8 +236,8 @@ def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     b = None if bias is None else flat(graph.external[bias.index])
     turned, outputs, features = w.T, w.shape[0], w.shape[1]
     shape = (*graph.kinds[x.index][0][:-1], outputs)
-    if blasless.mostly_convolutions(graph):
-        run = blasless.linear(w, b, shape, clamp, activation)
+    if whole.without_blas:
+        run = products.linear(w, b, shape, clamp, activation)
         return run, (x,) if add is None else (x, add)
     bare = b is None and add is None and activation is None and clamp == native.NO_CLAMP
 
@@ -204,15 +251,22 @@ def _linear(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     return linear, (x,) if add is None else (x, add)
 
 
-def _attention(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
-    used = call.results[1] is not None and graph.uses()[call.results[1].index]
-    if used or not blasless.mostly_convolutions(graph):
+def _attention(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
+    *_, mask, key = call.operands
+    used = call.results[1] is not None and whole.uses[call.results[1].index]
+    if used or key is not None:
         return None
-    run = blasless.attention(graph, call)
-    return None if run is None else (run, call.operands[:3])
+    options: Any = {name: call.constants[name] for name in ("scale", "causal")}
+    general = partial(call.op._cpu, **call.constants)
+
+    def attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+        out = native_attention.attention(q, k, v, mask, **options, lse=False)
+        return general(q, k, v, mask, None) if out is NotImplemented else out
+
+    return attention, call.operands[: 3 if mask is None else 4]
 
 
-def _group_norm(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
+def _group_norm(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
     x, weight, bias = call.operands
     ending = _ending(call)
     if not isinstance(x, Ref) or x.index in graph.external:
@@ -235,11 +289,68 @@ def _group_norm(graph: Graph, call: Call) -> tuple[Run, tuple[Any, ...]] | None:
     return group_norm, (x,)
 
 
-_SPECIAL = {
-    "attention": _attention,
-    "conv2d": _conv2d,
-    "group_norm_fused": _group_norm,
-    "conv2d_fused": _conv2d,
-    "linear": _linear,
-    "linear_fused": _linear,
+def _usual_classes(graph: Graph, call: Call, x: Any, ids: Any, weight: Any) -> bool:
+    """Whether it is a loss of all rows of a matrix, by class ids."""
+    if not isinstance(x, Ref) or not isinstance(ids, Ref) or weight is not None:
+        return False
+    options, shape, (places, dtype) = (
+        call.constants,
+        graph.kinds[x.index][0],
+        graph.kinds[ids.index],
+    )
+    usual = options["reduction"] == "mean" and not options["smoothing"]
+    fits = len(shape) == 2 and places == shape[:1] and dtype == int64
+    return usual and fits and options["ignore_index"] < 0
+
+
+def _cross_entropy(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
+    x, ids, weight = call.operands
+    if not _usual_classes(graph, call, x, ids, weight):
+        return None
+    rows, classes = graph.kinds[x.index][0]
+    general, count = _wrapping(partial(call.op._cpu, **call.constants)), np.float32(rows)
+
+    def cross_entropy(x: Any, ids: Any) -> tuple[Any, Any]:
+        if not _classes_fit(x, ids, classes):
+            return general(x, ids, None)  # type: ignore[no-any-return]
+        loss, lse = native.cross_entropy(x, ids)
+        return as_array(np.add.reduce(loss) / count), lse
+
+    return cross_entropy, (x, ids)
+
+
+def _cross_entropy_backward(graph: Graph, call: Call, whole: Whole) -> Lowered | None:
+    g, x, ids, weight, lse = call.operands
+    if not _usual_classes(graph, call, x, ids, weight):
+        return None
+    rows, classes = graph.kinds[x.index][0]
+    general = partial(call.op._cpu, **call.constants)
+
+    def cross_entropy_backward(g: Any, x: Any, ids: Any, lse: Any) -> Any:
+        if not _classes_fit(x, ids, classes):
+            return general(g, x, ids, None, lse)
+        return native.cross_entropy_backward(x, ids, lse, g.item() / rows)
+
+    return cross_entropy_backward, (g, x, ids, lse)
+
+
+def _classes_fit(x: Any, ids: Any, classes: int) -> bool:
+    """Whether the kernels take it; an id below 0 is a very large one without its sign."""
+    plain = x.flags.c_contiguous and ids.flags.c_contiguous
+    return bool(plain and _maximum(ids.view(np.uint64)) < classes)
+
+
+_maximum = np.maximum.reduce
+
+# Operation -> what makes its function, how many of its operands have to be float32, and whether
+# the second and third have to be constant.
+_SPECIAL: dict[str, tuple[Callable[[Graph, Call, Whole], Lowered | None], int, bool]] = {
+    "attention": (_attention, 3, False),
+    "conv2d": (_conv2d, 3, True),
+    "conv2d_fused": (_conv2d, 4, True),
+    "cross_entropy": (_cross_entropy, 1, False),
+    "cross_entropy_backward": (_cross_entropy_backward, 2, False),
+    "group_norm_fused": (_group_norm, 3, True),
+    "linear": (_linear, 3, True),
+    "linear_fused": (_linear, 4, True),
 }

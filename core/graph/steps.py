@@ -216,12 +216,16 @@ class Steps:
             why = difference(last.graph, recording.graph, given.values())
             why = why or before.moved(recording.graph)
             if why is None:
-                plan, explanation = self._planned(recording, given, lasting, tensors, structure)
-                if before.copies is None or _agrees(plan, recording, before.copies, tensors):
-                    trial.plan, trial.last = plan, None
-                    self._tell(explanation)
+                try:
+                    plan, explanation = self._planned(recording, given, lasting, tensors, structure)
+                    if before.copies is None or _agrees(plan, recording, before.copies, tensors):
+                        trial.plan, trial.last = plan, None
+                        self._tell(explanation)
+                        return recording.result
+                    why = "the program comes to another state"
+                except MemoryError:
+                    self._leave(known, "memory ran out while it was compiled")
                     return recording.result
-                why = "the program comes to another state"
             trial.failed += 1
             if trial.failed >= _RECORDINGS:
                 self._leave(known, why)
@@ -330,6 +334,8 @@ def _obstacle(graph: Graph, tree: Any, streams: tuple[Any, ...]) -> str | None:
         return f"it reads the elements of a tensor ({graph.reads})"
     if any(type(array) is not np.ndarray for array in graph.external.values()):
         return "it is not on the CPU"
+    if not all(array.flags.aligned for array in graph.external.values()):
+        return "it reads an array whose memory is misaligned: give it a copy"
     if streams != python_streams():
         return "it draws random numbers of Python or NumPy (bt.random has operations for them)"
     if any(leaf.hooks for leaf in graph.leaves):
@@ -371,18 +377,22 @@ def _agrees(
     """Whether the program comes to where the step came, from where it began."""
     external = recording.graph.external
     after = {index: external[index].copy() for index in before}
-    for index, array in before.items():
-        external[index][...] = array
-    inputs = [x.array for x in tensors]
-    inputs += [g.array for leaf in plan.given if (g := recording.graph.leaves[leaf]) is not None]
-    with np.errstate(all="ignore"):
-        found = plan.program(inputs)
-    same = all(alike(external[index], array, whole=True) for index, array in after.items())
-    outputs, _ = flattened(recording.result)
-    same = same and all(alike(x, t.array, whole=True) for x, t in zip(found, outputs, strict=False))
-    for leaf, place in plan.ends:
-        if place is not None and leaf.grad is not None:
-            same = same and alike(found[place], leaf.grad.array, whole=True)
-    for index, array in after.items():
-        external[index][...] = array
+    try:
+        for index, array in before.items():
+            external[index][...] = array
+        inputs = [x.array for x in tensors]
+        grads = [recording.graph.leaves[leaf] for leaf in plan.given]
+        inputs += [g.array for g in grads if g is not None]
+        with np.errstate(all="ignore"):
+            found = plan.program(inputs)
+        same = all(alike(external[index], array, whole=True) for index, array in after.items())
+        wanted, _ = flattened(recording.result)
+        pairs = zip(found, wanted, strict=False)
+        same = same and all(alike(x, t.array, whole=True) for x, t in pairs)
+        for leaf, place in plan.ends:
+            if place is not None and leaf.grad is not None:
+                same = same and alike(found[place], leaf.grad.array, whole=True)
+    finally:  # also where memory runs out
+        for index, array in after.items():
+            external[index][...] = array
     return same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -62,7 +63,8 @@ class Before:
         size = sum(array.nbytes for i, array in arrays.items() if i in written)
         self.copies: dict[int, Any] | None = None  # None where that is too much
         if size <= _CHECKED:
-            self.copies = {i: arrays[i].copy() for i in written}
+            with suppress(MemoryError):
+                self.copies = {i: arrays[i].copy() for i in written}
         self._sums = {i: (x, _sum(x)) for i, x in arrays.items() if i not in written}
 
     def moved(self, graph: Graph) -> str | None:

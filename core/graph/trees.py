@@ -71,7 +71,8 @@ def signature(
         replace: tensors to put in the place of these: then the second is (args, kwargs) with them.
 
     Returns:
-        None for arguments that cannot be told apart, or tensors that are not on the CPU.
+        None for arguments that cannot be told apart, or tensors that are not on the CPU or
+        misaligned.
     """
     if not kwargs and replace is None:
         quick = _of_tensors(args)
@@ -81,7 +82,7 @@ def signature(
     tree = _tree((args, kwargs), tensors)
     if replace is not None:
         return None, rebuilt(tree, replace)
-    if any(device_of(x.array).type != "cpu" for x in tensors):
+    if any(device_of(x.array).type != "cpu" or not x.array.flags.aligned for x in tensors):
         return None
     arrays = [id(x.array) for x in tensors]  # one array in two places is a case of its own
     key = (tree, tuple((x.shape, x.dtype, arrays.index(id(x.array))) for x in tensors))
@@ -97,6 +98,8 @@ def _of_tensors(args: tuple[Any, ...]) -> tuple[Any, Any] | None:
     parts, seen = [], set()
     for x in args:
         if not isinstance(x, Tensor) or type(x.array) is not np.ndarray:
+            return None
+        if not x.array.flags.aligned:
             return None
         parts.append((x.array.shape, x.array.dtype))
         seen.add(id(x.array))

@@ -11,6 +11,7 @@ most 2 GiB at the end of the heap) unless `BESTIARY_KEEP_MEMORY` is `0` or a var
 own (`MALLOC_...`, `GLIBC_TUNABLES`) says how to allocate.
 """
 
+from .attention import WIDEST, attention
 from .cartpole import cartpole
 from .chain import Chain
 from .conv import (
@@ -85,20 +86,25 @@ from .runtime import (
     set_num_threads,
 )
 from .training import adam, cross_entropy, cross_entropy_backward
+from .winograd import WinogradConvolution, WinogradWeight, winograd_weight
 
 __all__ = [
     "ACTIVATIONS",
     "MAX_WIDTH",
     "NO_CLAMP",
     "RELU",
+    "WIDEST",
     "Chain",
     "Clamp",
     "Convolution",
     "PackedWeight",
     "TokenAttention",
+    "WinogradConvolution",
+    "WinogradWeight",
     "activation_step",
     "adam",
     "add_step",
+    "attention",
     "available",
     "batch_norm_apply",
     "batch_norm_backward",
@@ -156,4 +162,5 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "widen",
+    "winograd_weight",
 ]

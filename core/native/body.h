@@ -38,6 +38,8 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 #include "conv.h"
 #include "depthwise.h"
 #include "implicit.h"
+#include "winograd.h"
+#include "attention.h"
 #include "pooling.h"
 #include "quantized.h"
 #include "decode.h"
@@ -49,6 +51,7 @@ INLINE VEC FN(clamp)(VEC v, const float *range) {
 static const Entry FN(ENTRIES)[] = {KERNELS(ENTRY){0, 0, 0}};
 
 #undef ENTRY
+#undef TILES_OF
 #undef BITS
 #undef VEC
 #undef KERNEL

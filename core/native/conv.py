@@ -26,6 +26,8 @@ _PIXELS = 96  # kernels.c: output pixels gathered at once
 _SLICE = 256  # kernels.c: numbers gathered of each
 _ITEMS = 16  # parts of a gradient that threads share
 _PARTIALS = 64
+_CACHED = 1 << 20  # numbers of weights that stay in a cache of all cores: measured
+_LEAST_PANELS = 4  # of a range: pixels are gathered once for each
 
 
 def output_size(
@@ -238,41 +240,18 @@ def pack_weight(weight: Float32, groups: int = 1, *, turned: bool = False) -> Pa
     return PackedWeight(out, o, cg, (kh, kw), groups)
 
 
-class Convolution:
-    """A convolution of images of one shape, worked out once: `Convolution(...)(x, bias, add)`.
+class Prepared:
+    """A convolution of images of one shape that was worked out: subclasses say by which kernel."""
 
-    Args:
-        shape: of the images, (N, H, W, C).
-        clamp: of the result, in the same pass (ReLU).
+    __slots__ = ("_call", "_clamp", "_items", "_kernel", "_weight", "out_shape", "shape")
 
-    Raises: ShapeError also when the weight was packed for another instruction set.
-    """
-
-    __slots__ = ("_call", "_clamp", "_items", "_weight", "out_shape", "shape")
-
-    def __init__(
-        self,
-        shape: Shape4,
-        weight: PackedWeight,
-        *,
-        stride: Pair = (1, 1),
-        padding: Padding = (0, 0, 0, 0),
-        dilation: Pair = (1, 1),
-        clamp: Clamp = NO_CLAMP,
-    ) -> None:
-        o, groups = weight.out_channels, weight.groups
-        ints = _geometry("conv2d", shape, o, weight.kernel, stride, padding, dilation, groups)
-        width = panel_width()
-        panels = -(-(o // groups) // width)
-        length = weight.kernel[0] * weight.kernel[1] * weight.in_channels
-        check("conv2d", "weight", weight.array, (groups, panels, length, width))
-        self.shape = shape
-        self.out_shape = (shape[0], ints[4], ints[5], o)
-        # Blocks of pixels, of even size; with few of them, ranges of panels are split too.
-        blocks = -(-math.prod(self.out_shape[:3]) // _PIXELS)
-        ranges = min(panels, -(-4 * get_num_threads() // max(blocks * groups, 1)))
-        self._call, self._items = (*ints, blocks, ranges), groups * blocks * ranges
-        self._weight, self._clamp = weight.array, clamp
+    shape: Shape4
+    out_shape: Shape4
+    _call: tuple[int, ...]
+    _clamp: Clamp
+    _items: int
+    _kernel: str
+    _weight: Float32
 
     def __call__(
         self,
@@ -292,8 +271,49 @@ class Convolution:
             check("conv2d", "add", add, self.out_shape)
         out = output("conv2d", out, self.out_shape)
         if out.size:
-            run("conv", (x, self._weight, bias, add, out), self._call, self._clamp, self._items, 1)
+            arrays = (x, self._weight, bias, add, out)
+            run(self._kernel, arrays, self._call, self._clamp, self._items, 1)
         return out
+
+
+class Convolution(Prepared):
+    """A convolution of images of one shape, worked out once: `Convolution(...)(x, bias, add)`.
+
+    Args:
+        shape: of the images, (N, H, W, C).
+        clamp: of the result, in the same pass (ReLU).
+
+    Raises: ShapeError also when the weight was packed for another instruction set.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        shape: Shape4,
+        weight: PackedWeight,
+        *,
+        stride: Pair = (1, 1),
+        padding: Padding = (0, 0, 0, 0),
+        dilation: Pair = (1, 1),
+        clamp: Clamp = NO_CLAMP,
+    ) -> None:
+        o, groups = weight.out_channels, weight.groups
+        ints = _geometry("conv2d", shape, o, weight.kernel, stride, padding, dilation, groups)
+        width = panel_width()
+        panels = -(-(o // groups) // width)
+        length = weight.kernel[0] * weight.kernel[1] * weight.in_channels
+        check("conv2d", "weight", weight.array, (groups, panels, length, width))
+        self.shape = shape
+        self.out_shape = (shape[0], ints[4], ints[5], o)
+        # Blocks of pixels, of even size; with few of them, ranges of panels are split too, and
+        # those of large weights, which would be fetched from memory anew for each block.
+        blocks = -(-math.prod(self.out_shape[:3]) // _PIXELS)
+        ranges = min(panels, -(-4 * get_num_threads() // max(blocks * groups, 1)))
+        if blocks > 1 and panels * length * width > _CACHED:
+            ranges = max(ranges, -(-panels // max(_LEAST_PANELS, _CACHED // (length * width))))
+        self._call, self._items = (*ints, blocks, ranges), groups * blocks * ranges
+        self._weight, self._clamp, self._kernel = weight.array, clamp, "conv"
 
 
 def conv2d(

@@ -19,6 +19,11 @@ KERNEL(conv_pack) {
         int64_t first = item % n[6] * FN(PANEL);
         const float *w = (const float *)a->p[0] + n[7] + (item / n[6] * n[0] + first) * n[3];
         float *out = (float *)a->p[1] + item * taps * cg * FN(PANEL);
+        if (n[3] == 1 && taps == 1 && first + FN(PANEL) <= n[0]) { /* rows as they are wanted */
+            for (int64_t c = 0; c < cg; c++)
+                memcpy(out + c * FN(PANEL), w + c * n[4], sizeof(float) * FN(PANEL));
+            continue;
+        }
         for (int64_t c0 = 0; c0 < cg; c0 += 16) /* few channels at a time stay in cache */
             for (int64_t o = 0; o < FN(PANEL); o++)
                 for (int64_t c = c0; c < c0 + 16 && c < cg; c++)
@@ -74,7 +79,6 @@ static const FN(Tile) FN(TILES)[] = TILES_OF(TILE_NAME);
 static const FN(Tile) FN(GRAD_TILES)[] = TILES_OF(GRAD_TILE_NAME);
 #undef TILE_NAME
 #undef GRAD_TILE_NAME
-#undef TILES_OF
 
 typedef struct {
     const float *bias, *add; /* each may be NULL */
@@ -116,7 +120,8 @@ INLINE void FN(gather)(const Conv *v, const float *x, int64_t pixel, int64_t ky,
 }
 
 /* x, packed weight, bias, addend (shape of the output) -> y. ints: Conv, then pixel blocks of
- * the whole and panel ranges of a group; floats: clamp. Items: (group, pixel block, range). */
+ * the whole and panel ranges of a group; floats: clamp. Items: (group, range, pixel block), so
+ * that the weights of a range can stay in cache from block to block. */
 KERNEL(conv) {
     const Conv *v = (const Conv *)a->n;
     int64_t blocks = a->n[16], ranges = a->n[17], og = v->o / v->groups, cg = v->c / v->groups;
@@ -125,8 +130,8 @@ KERNEL(conv) {
     float sums[FN(TILE_ROWS) * FN(PANEL)] __attribute__((aligned(64)));
     FN(Edge) e = {.low = a->f[0], .high = a->f[1]};
     for (int64_t item = begin; item < end; item++) {
-        int64_t group = item / (blocks * ranges), block = item / ranges % blocks;
-        int64_t range = item % ranges, p0 = pixels * block / blocks;
+        int64_t group = item / (blocks * ranges), range = item / blocks % ranges;
+        int64_t block = item % blocks, p0 = pixels * block / blocks;
         int64_t count = pixels * (block + 1) / blocks - p0;
         int64_t tiles = (count + FN(TILE_ROWS) - 1) / FN(TILE_ROWS);
         for (int64_t s = 0; s < slices; s++) {

@@ -14,6 +14,17 @@
 enum { PIXELS = 96, SLICE = 256, LINE = SLICE + 16 /* a power of 2 would crowd few cache sets */ };
 static _Thread_local float columns[PIXELS * LINE] __attribute__((aligned(64)));
 
+/* `winograd`: channels of a tile that lie side by side, and where values and products of a block
+ * of tiles lie. Pages that no block reaches are never touched. */
+enum { PIECE = 16, WINOGRAD = 1 << 20 };
+static _Thread_local float winograd_space[WINOGRAD] __attribute__((aligned(64)));
+
+/* `attention`: keys of a block, width of the widest head; queries, scores and sums of a panel of
+ * 32 at most, and values. */
+enum { KEYS = 256, HEAD = 512 };
+static _Thread_local float attention_space[(2 * HEAD + KEYS) * 32 + KEYS * HEAD]
+    __attribute__((aligned(64)));
+
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define WIDTH_ATTRIBUTE __attribute__((min_vector_width(512)))

@@ -15,11 +15,11 @@ static int get_buffer(PyObject *object, Py_buffer *view, char letter, const char
     int writable = letter < 'a', size = letter == 'h' || letter == 'H' ? 2 : 4;
     if (letter == 'd' || letter == 'D' || letter == 'l') size = 8;
     if (letter == 'b') size = 1;
-    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS |
+    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT |
+                           (letter == 'v' ? PyBUF_STRIDES : PyBUF_C_CONTIGUOUS) |
                            (writable ? PyBUF_WRITABLE : 0)))
         return -1;
-    const char *formats = letter == 'f' || letter == 'F' ? "f" : letter == 'd' || letter == 'D' ? "d"
-        : letter == 'l' ? "lq" : size == 2 ? "H" : size == 1 ? "B" : "IL";
+    const char *formats = strchr("fFv", letter) ? "f" : strchr("dD", letter) ? "d" : letter == 'l' ? "lq" : size == 2 ? "H" : size == 1 ? "B" : "IL";
     /* A single letter also means aligned: NumPy writes "=f" for misaligned memory. */
     if (view->itemsize == size && strlen(view->format) == 1 && strchr(formats, view->format[0]))
         return 0;

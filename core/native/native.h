@@ -35,7 +35,7 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
 #define STORED(X, name) X(product_##name, "bf?fF?b?b") X(numbers_##name, "bF")
 
 /* name, buffers: f float32, d float64, h 16-bit, u uint32,
-   l int64, b bytes; capital = written, ? = may be None */
+   l int64, b bytes, v float32 of any strides; capital = written, ? = may be None */
 #define KERNELS(X) \
     X(erf, "fF") X(gelu, "fF") X(gelu_tanh, "fF") X(silu, "fF") \
     X(relu, "fF") X(sigmoid, "fF") X(hardswish, "fF") \
@@ -55,13 +55,14 @@ enum { MAX_TAPS = 64 }; /* largest height and width of a depthwise kernel */
     X(im2col, "fF") X(col2im, "fF") \
     X(depthwise, "ff?fF") X(depthwise_input_grad, "ffF") X(depthwise_weight_grad, "ffF") \
     X(conv_pack, "fF") X(conv, "ff?f?fF") X(conv_weight_grad, "ffF") \
+    X(winograd4, "ff?f?fF") X(winograd2, "ff?f?fF") \
     X(max_pool, "fF") X(max_pool_backward, "fffF") \
     STORED(X, q8_0) STORED(X, q4_0) STORED(X, q4_1) STORED(X, q5_0) STORED(X, q5_1) \
     STORED(X, q4_k) STORED(X, q5_k) STORED(X, q6_k) \
     STORED(X, int8) STORED(X, bfloat16) STORED(X, float16) STORED(X, float32) \
     X(cross_entropy, "flFD") X(cross_entropy_backward, "fldF") X(adam, "fFFF?F") X(cartpole, "dlDU") \
     X(chain, "uf?f?f?f?f?f?f?f?fF?F?F?F") \
-    X(attend_token, "fff?f?fFFF") X(gated, "fF") X(added, "fF")
+    X(attention, "vvv?vF?F") X(attend_token, "fff?f?fFFF") X(gated, "fF") X(added, "fF")
 
 typedef struct {
     const char *name, *buffers;

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DtypeError, MissingExtra, ShapeError
+from ..notice import NativeWarning, warn_once
+from . import loading
 
-try:
+if TYPE_CHECKING:
     from . import _native
-except ImportError:  # not built: no compiler, or a platform without pthreads
-    _BUILT = False
-    KERNELS: dict[str, int] = {}
 else:
-    _BUILT = True
-    KERNELS = _native.kernels
+    _native = loading.load()
+
+_BUILT = _native is not None
+KERNELS: dict[str, int] = _native.kernels if _BUILT else {}
 
 Float32 = NDArray[np.float32]
 # A kernel's number, its arrays, whole numbers, floats, items and grain.
@@ -43,10 +44,13 @@ def available() -> bool:
 def info() -> dict[str, Any]:
     """What `bestiary doctor` shows.
 
-    Keys: `built`, `available`; and where it is built `isa` (the instruction set in use),
-    `isas` (those that this processor can run), `threads`, `threads_started`.
+    Keys: `built`, `available`; `problem` where a file is there that cannot be used; and where it
+    is built `isa` (the instruction set in use), `isas` (those that this processor can run),
+    `threads`, `threads_started`.
     """
     facts: dict[str, Any] = {"built": built(), "available": available()}
+    if loading.problem is not None:
+        facts["problem"] = loading.problem
     if built():
         isa, _, _, threads, started = _native.info()
         facts.update(isa=isa, isas=_native.usable(), threads=threads, threads_started=started)
@@ -125,11 +129,22 @@ def check(
     array: Any,
     shape: Sequence[int | None] | None = None,
     dtype: np.dtype[Any] = _FLOAT32,
+    *,
+    strided: bool = False,
 ) -> None:
     """Check an operand: an array of the dtype, C-contiguous, of the shape (None: any length).
 
+    With `strided` only its last axis has to lie without gaps.
+
     Raises: DtypeError, ShapeError, ValueError for the memory layout.
     """
+    if (  # nearly always, and soon seen
+        type(array) is np.ndarray
+        and array.dtype is dtype
+        and (shape is None or array.shape == shape)
+        and array.flags.carray
+    ):
+        return
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise DtypeError(
@@ -138,7 +153,8 @@ def check(
             got=got,
         )
     flags = array.flags
-    if not (flags.c_contiguous and flags.aligned):
+    packed = flags.c_contiguous or (strided and (array.strides[-1] == 4 or array.shape[-1] == 1))
+    if not (packed and flags.aligned):
         raise ValueError(
             f"native.{where}: {name} must be C-contiguous and aligned, got shape {array.shape} "
             f"with strides {array.strides}; use np.require({name}, requirements='CA')"
@@ -167,7 +183,8 @@ def _require() -> None:
     if not _BUILT:
         raise MissingExtra(
             "the native kernels are not built (bestiary.core.native.available() is False).\n"
-            "Install a C compiler and reinstall: pip install --force-reinstall --no-deps bestiary"
+            + (f"{loading.problem}\n" if loading.problem else "")
+            + loading.REBUILD
         )
 
 
@@ -186,6 +203,13 @@ def _start() -> None:
     wanted = os.environ.get("BESTIARY_NATIVE", "")
     if wanted in _native.usable():
         _native.set_isa(wanted)
+    elif wanted not in ("", "0", "1"):
+        warn_once(
+            "BESTIARY_NATIVE",
+            f"BESTIARY_NATIVE={wanted} is no instruction set that can be used here; there are "
+            f"{', '.join(_native.usable())}, and 0 for none. {_native.info()[0]} is used.",
+            NativeWarning,
+        )
     if os.environ.get("BESTIARY_KEEP_MEMORY") != "0" and not _allocator_is_set():
         _native.keep_memory()
 

@@ -143,6 +143,13 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module]) -> None:
         """Add or replace modules."""
+        given: Any = modules
+        if not hasattr(given, "items"):
+            raise ConfigError(
+                f"ModuleDict holds modules by name, got {type(given).__name__}.\n"
+                "Without names: nn.ModuleList(modules)",
+                got=type(given).__name__,
+            )
         for name, module in modules.items():
             self[name] = module
 

@@ -60,6 +60,12 @@ class _Conv(Module):
         self.kernel_size: Any = sizes(kernel_size, self.axes, "kernel_size")
         self.stride: Any = sizes(stride, self.axes, "stride")
         self.dilation: Any = sizes(dilation, self.axes, "dilation")
+        if min(*self.kernel_size, *self.stride, *self.dilation) < 1:
+            raise ConfigError(
+                f"{name}: kernel_size, stride and dilation are 1 or more, got "
+                f"{self.kernel_size}, {self.stride}, {self.dilation}.",
+                got=(self.kernel_size, self.stride, self.dilation),
+            )
         self.output_padding = sizes(output_padding, self.axes, "output_padding")
         self.groups = groups
         self.padding_mode = padding_mode

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..devices import as_device, backend_for, device_of, move
 from ..dtypes import as_dtype, default_float, float32, float64
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, DtypeError, ShapeError
 from ..ops.update import assign
 from ..random import numpy_rng
 from ..tensor import Tensor
@@ -75,7 +75,19 @@ def parameter(*shape: int, device: Any = None, dtype: Any = None) -> Parameter:
     kind = default_float if dtype is None else as_dtype(dtype)
     if _mode.budget is not None:
         _mode.budget.take(shape)
-    return Parameter(backend_for(place).xp.empty(shape, kind))
+    try:
+        return Parameter(backend_for(place).xp.empty(shape, kind))
+    except (TypeError, ValueError):
+        raise _no_sizes(shape) from None
+
+
+def _no_sizes(shape: tuple[Any, ...]) -> Exception:
+    """Sizes of a layer that are negative, or no whole numbers."""
+    if any(not hasattr(n, "__index__") for n in shape):
+        kinds = ", ".join(type(n).__name__ for n in shape if not hasattr(n, "__index__"))
+        hint = "A division that should give a whole number: size // 2" if "float" in kinds else ""
+        return DtypeError(f"sizes of a layer are whole numbers, got {shape}.\n{hint}".strip())
+    return ConfigError(f"sizes of a layer are not negative, got {shape}.", got=shape)
 
 
 def _fill(tensor: AnyTensor, values: Any) -> AnyTensor:

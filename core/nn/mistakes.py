@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import BestiaryError, ConfigError, GradError
+from ..foreign import is_foreign, no_tensor
+from ..likely import LateWords, nearest
+from ..spelling import keyword_error
 
 _NOTE = "in module "
 _NO_CALL = "'int' object is not callable"
@@ -35,28 +39,17 @@ _ELSEWHERE = {
     "_parameters": "use `named_parameters()`",
     "_modules": "use `named_children()`",
     "_buffers": "use `named_buffers()`",
+    "backward": (
+        "a gradient starts from a loss, which is a tensor: "
+        "`loss = nn.CrossEntropyLoss()(logits, target); loss.backward()`"
+    ),
+    "item": "call it first: the result of `module(...)` is a tensor",
+    "save": "write `bt.weights.save_file(module.state_dict(), 'model.safetensors')`",
+    "load": "write `module.load_state_dict(bt.weights.load('model.safetensors'))`",
+    "predict": "write `with bt.no_grad(): y = module(x)`, after `module.eval()`",
+    "fit": "use bt.training.Trainer(module, optimizer, loss, batches).fit()",
     "forward": "add `def forward(self, x): ...` to the class (is it misspelt or misplaced?)",
 }
-
-
-_ARGUMENTS = {
-    "dim": "axis",
-    "keepdim": "keepdims",
-    "start_dim": "start_axis",
-    "end_dim": "end_axis",
-}
-TORCH_ARGUMENTS = frozenset(_ARGUMENTS)
-
-
-def check_arguments(cls: type, given: Iterable[str]) -> None:
-    """Refuse torch's names of arguments, unless the class has arguments of these names."""
-    known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    for name in TORCH_ARGUMENTS.intersection(given) - set(known):
-        if _ARGUMENTS[name] in known:
-            raise TypeError(
-                f"{cls.__name__} has no argument {name!r} (PyTorch's name). "
-                f"Here it is written: {_ARGUMENTS[name]}="
-            )
 
 
 def no_attribute(module: Any, name: str) -> AttributeError:
@@ -64,8 +57,71 @@ def no_attribute(module: Any, name: str) -> AttributeError:
     message = f"{type(module).__name__} has no attribute {name!r}"
     if name in _ELSEWHERE:
         return AttributeError(f"{message}: {_ELSEWHERE[name]}")
-    near = difflib.get_close_matches(name, vars(module), n=1)
-    return AttributeError(f"{message}; did you mean {near[0]!r}?" if near else message)
+
+    def words() -> str:
+        near = nearest(name, [*vars(module), *dir(type(module))])
+        return f"{message}; did you mean {near!r}?" if near else message
+
+    return LateWords(words)
+
+
+def better(
+    error: Exception, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Exception | None:
+    """A clearer error for what Python itself says of a call's arguments, if there is one."""
+    if type(error) not in (TypeError, AttributeError) or hasattr(error, "_trail"):
+        return None
+    text = str(error)
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is None and _CALL.search(text):
+        return _wrong_call(module, text, args, kwargs)
+    if not type(module).__module__.startswith(_OURS):
+        return None
+    for name, value in _given(module, args, kwargs):
+        if f"{type(value).__name__!r} object" in text and is_foreign(value):
+            return no_tensor(type(module).__name__, value, name)
+    return None
+
+
+_OURS = __name__.partition(".")[0] + "."
+_CALL = re.compile(r"forward\(\) (got an|got multiple|takes|missing)")
+_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
+_MODES = ("training", "train", "is_training")
+
+
+def _wrong_call(module: Any, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
+    """Of a module that was called with other arguments than its forward takes."""
+    name = type(module).__name__
+    parameters = inspect.signature(module.forward).parameters
+    unknown = _KEYWORD.search(text)
+    if unknown and unknown[1] in _MODES:
+        return TypeError(
+            f"{name}: training and prediction are modes of a module, no arguments of its call.\n"
+            "Set them before: module.train(), or module.eval()"
+        )
+    if unknown:
+        return keyword_error(f"{name}.forward", unknown[1], parameters)
+    given = [type(a).__name__ for a in args] + [f"{k}=..." for k in kwargs]
+    return TypeError(
+        f"{name} is called with ({', '.join(map(str, parameters.values()))}), "
+        f"got ({', '.join(given)})."
+    )
+
+
+def _given(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The arguments of a call with their names in forward."""
+    names = list(inspect.signature(module.forward).parameters)
+    yield from zip(names, args, strict=False)
+    yield from kwargs.items()
+
+
+def no_mode(mode: Any) -> ConfigError:
+    """`train("no")`: every text is true."""
+    return ConfigError(
+        f"train(mode) takes True or False, got {mode!r}.\n"
+        "For prediction: module.eval(), which is module.train(False)",
+        got=mode,
+    )
 
 
 def unknown_name(module: Any, kind: str, name: str, known: list[str]) -> ConfigError:

@@ -17,10 +17,14 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
+from ..callers import drop_our_frames
 from ..devices import Device, as_device, device_of, move
 from ..dtypes import FLOATS, DType, as_dtype
 from ..errors import ConfigError
 from ..node import Leaf
+from ..spelling import check_keywords
 from ..state import reading, state, watch
 from ..tensor import Tensor
 from . import mistakes
@@ -83,8 +87,8 @@ class Module:
     _post_hooks: list[tuple[Callable[..., Any], bool]] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        if not mistakes.TORCH_ARGUMENTS.isdisjoint(kwargs):
-            mistakes.check_arguments(cls, kwargs)
+        if kwargs:
+            check_keywords(cls, kwargs)
         return super().__new__(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -94,6 +98,8 @@ class Module:
                 raise mistakes.replaced_parameter(self, name)
             if isinstance(current, Buffer):  # as in torch: it stays a buffer
                 value = Buffer(value, current.persistent)
+        elif type(value) is np.ndarray and isinstance(self.__dict__.get(name), Parameter):
+            raise mistakes.replaced_parameter(self, name)
         elif name == "training" or isinstance(value, Module | Parameter | Buffer):
             watch.structure += 1
         object.__setattr__(self, name, value)
@@ -113,7 +119,11 @@ class Module:
                 return self.forward(*args, **kwargs)
             return self._call_with_hooks(args, kwargs)
         except Exception as error:
-            mistakes.add_path(error, self, _walk)
+            better = mistakes.better(error, self, args, kwargs)
+            mistakes.add_path(better or error, self, _walk)
+            if better is not None:
+                raise better from None
+            drop_our_frames(error)
             raise
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -250,8 +260,11 @@ class Module:
         """
         from .loading import load_state
 
-        missing, unexpected = load_state(self, state_dict, strict=strict, assign=assign)
-        return LoadResult(missing, unexpected)
+        try:
+            return LoadResult(*load_state(self, state_dict, strict=strict, assign=assign))
+        except Exception as error:
+            drop_our_frames(error)
+            raise
 
     def _old_state_names(self) -> dict[str, str]:
         """Names of older files and what they are called now, both relative to this module."""
@@ -269,6 +282,8 @@ class Module:
                 device = value
             else:
                 dtype = value
+        if isinstance(dtype, str) and dtype in ("gpu", "mps", "xpu", "tpu"):
+            device, dtype = dtype, None  # no dtype that is misspelt
         target = None if device is None else as_device(device)
         kind = None if dtype is None else as_dtype(dtype)
         if kind is not None and kind not in FLOATS:
@@ -287,6 +302,8 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Set training behaviour (dropout drops, batch norm uses the batch) for the whole tree."""
+        if mode is not True and mode is not False:
+            raise mistakes.no_mode(mode)
         for module in self.modules():
             module.training = mode
         if not mode:

@@ -89,6 +89,10 @@ def check_target_shape(where: str, x: Tensor, target: Tensor) -> None:
             hint = "\nDrop the last axis: target[..., 0]"
         elif target.shape == x.shape:
             hint = "\nOne-hot integers? Class ids: bt.argmax(target, axis=1), or floats as weights"
+        elif len(target.shape) == 2 and x.ndim == 1:
+            hint = "\nThe logits come first: cross_entropy(logits, target)"
+        elif len(target.shape) == len(expected) == 1:
+            hint = "\nOne target for each row: was one of them cut, or not batched with the other?"
         elif x.ndim == 3 and target.shape == x.shape[:2]:
             hint = (
                 "\nClasses are on axis 1; tokens last: x.reshape(-1, classes), target.reshape(-1)"

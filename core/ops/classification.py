@@ -244,6 +244,12 @@ def cross_entropy(
 def _soft_cross_entropy(
     x: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
+    if x.dtype not in dtypes.FLOATS and target.dtype in dtypes.FLOATS:
+        raise DtypeError(
+            f"cross_entropy: the logits are floats, got {x.dtype}; targets {target.dtype}.\n"
+            "The other way round? cross_entropy(logits, target)",
+            got=str(x.dtype),
+        )
     if target.shape != x.shape or target.dtype not in dtypes.FLOATS:
         raise DtypeError(
             f"cross_entropy: targets are integer class ids, got {target.dtype} of shape "

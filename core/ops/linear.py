@@ -38,7 +38,8 @@ def _by_half(rows: Any, weight: Any) -> Any:
     """Float32 rows by a transposed weight of a half type, which is never wide as a whole."""
     count, features = weight.shape
     whole = weight.flags.c_contiguous and features % 32 == 0 and native.available()
-    if whole and 0 < len(rows) <= FEW and rows.dtype == float32 and weight.size:
+    narrow = 0 < len(rows) <= FEW and rows.dtype == float32 and rows.flags.aligned
+    if whole and narrow and weight.size:
         form = weight.dtype.name
         return native.product(form, weight.view(uint8), np.ascontiguousarray(rows))
     if weight.T.flags.c_contiguous and not weight.flags.c_contiguous:  # stored the other way round

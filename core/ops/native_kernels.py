@@ -19,6 +19,7 @@ from . import (
     conv,
     gelu,
     groupnorm,
+    native_attention,
     native_conv,
     native_norms,
     normalization,
@@ -71,9 +72,15 @@ def _rows_and_ids(x: Any, target: Any, weight: Any, smoothing: float) -> bool:
         and target.ndim == 1
         and target.dtype == np.int64
         and target.flags.c_contiguous
+        and target.flags.aligned
         and weight is None
         and not smoothing
     )
+
+
+def _highest(ids: Any) -> Any:
+    """The largest id; one below 0 counts as very large."""
+    return np.maximum.reduce(ids.view(np.uint64))
 
 
 def _cross_entropy(
@@ -81,12 +88,12 @@ def _cross_entropy(
 ) -> Any:
     if not _rows_and_ids(x, target, weight, smoothing):
         return NotImplemented
-    if ignore_index >= 0 or target.view(np.uint64).max() >= x.shape[1]:
+    if ignore_index >= 0 or _highest(target) >= x.shape[1]:
         return NotImplemented  # ids that are left out, or wrong
     loss, lse = native.cross_entropy(x, target)
     if reduction == "none":
         return loss, lse
-    total = loss.sum()
+    total = np.add.reduce(loss)  # as `.sum()`, which costs more than all of a small loss
     return total / np.float32(len(loss)) if reduction == "mean" else total, lse
 
 
@@ -103,7 +110,7 @@ def _cross_entropy_backward(
 ) -> Any:
     if reduction == "none" or not _rows_and_ids(x, target, weight, smoothing):
         return NotImplemented
-    if ignore_index >= 0 or target.view(np.uint64).max() >= x.shape[1]:
+    if ignore_index >= 0 or _highest(target) >= x.shape[1]:
         return NotImplemented
     scale = grad.item() / (len(target) if reduction == "mean" else 1)
     return native.cross_entropy_backward(x, target, lse, scale)
@@ -197,6 +204,11 @@ def _to_scores(xp: Any, p: Any, dp: Any, delta: Any) -> None:
 def _attention(q: Any, k: Any, v: Any, mask: Any, key: Any, **options: Any) -> Any:
     if not plain(q, k, v):
         return NotImplemented
+    if key is None:
+        one_pass = {"scale": options["scale"], "causal": options["causal"]}
+        done = native_attention.attention(q, k, v, mask, **one_pass)
+        if done is not NotImplemented:
+            return done
     return attention_blocks.attend(np, q, k, v, mask, key, **options, normalise=_normalise)
 
 

@@ -36,7 +36,7 @@ def batch_norm(
     if weight is not None:
         scale *= weight
     shift = np.zeros(len(scale), np.float32) if bias is None else np.ascontiguousarray(bias)
-    centre = np.ascontiguousarray(mean, np.float32)
+    centre = mean.astype(np.float32)
     out = native.batch_norm_apply(rows, centre, scale.astype(np.float32), shift)
     return _as_input(out, x.ndim)
 
@@ -71,7 +71,7 @@ def batch_norm_backward(
 
 
 def channel_sum(x: Any, *, axis: int = 1) -> Any:
-    if not plain(x) or x.size <= normalization._SMALL:
+    if not plain(x) or x.size <= normalization.SMALL:
         return NotImplemented
     if axis in (-1, x.ndim - 1):
         rows = x if x.flags.c_contiguous else None
@@ -83,17 +83,17 @@ def channel_sum(x: Any, *, axis: int = 1) -> Any:
 def channel_sums(grad: Any, x: Any, mean: Any) -> Any:
     rows = channels_last(x) if plain(grad, x) else None
     gs = None if rows is None else channels_last(grad)
-    if rows is None or gs is None or x.size <= normalization._SMALL:
+    if rows is None or gs is None or x.size <= normalization.SMALL:
         return NotImplemented
-    first, second = native.channel_sums(gs, rows, np.ascontiguousarray(mean, np.float32))
+    first, second = native.channel_sums(gs, rows, mean.astype(np.float32))
     return first.astype(np.float32), second.astype(np.float32)
 
 
 def scale_channels(x: Any, factor: Any) -> Any:
     rows = channels_last(x) if plain(x) else None
-    if rows is None or x.size <= normalization._SMALL:
+    if rows is None or x.size <= normalization.SMALL:
         return NotImplemented
-    zeros, factor = np.zeros(x.shape[1], np.float32), np.ascontiguousarray(factor, np.float32)
+    zeros, factor = np.zeros(x.shape[1], np.float32), factor.astype(np.float32)
     return _as_input(native.batch_norm_apply(rows, zeros, factor, zeros), x.ndim)
 
 

@@ -23,7 +23,7 @@ from .shape import broadcast_to, reshape
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-_SMALL = 8192  # elements that are summed plainly
+SMALL = 8192  # elements that are summed plainly
 _ROWS = 256  # squared and summed at once; the sums are added in float64
 
 
@@ -51,7 +51,7 @@ def per_channel(v: Any, ndim: int) -> Any:
 def channel_sum(xp: Any, x: Tensor, *, axis: int = 1) -> Tensor:
     """The sum over all axes but one, with accurate partial sums in either memory layout."""
     kept = axis % x.ndim
-    if x.ndim == 2 and x.size <= _SMALL:
+    if x.ndim == 2 and x.size <= SMALL:
         return x.sum(1 - kept)
     return total(xp, x, tuple(i for i in range(x.ndim) if i != kept), keepdims=False)
 

@@ -65,6 +65,8 @@ def _few(x: Any, weight: Any, bias: Any, *, form: str, features: int) -> Any:
     rows = x.size // max(features, 1)
     if not 0 < rows <= FEW or x.dtype != float32 or not native.available():
         return NotImplemented
+    if not (x.flags.aligned and (bias is None or bias.flags.aligned)):
+        return NotImplemented
     flat = np.ascontiguousarray(x).reshape(rows, features)
     short = -features % FORMATS[form].block
     if short:

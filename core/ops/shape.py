@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .. import dtypes
 from ..conversion import converted
 from ..devices import Device, backend_of, move
-from ..errors import IndexRangeError, ShapeError
+from ..errors import ConfigError, IndexRangeError, ShapeError
+from ..mistakes import marked
 from ..op import op
 from ..spelling import spelled
 from ..state import state
@@ -85,14 +86,19 @@ def _(g, shapes):
 
 @_reshape.explains
 def _(error, operands, constants):
-    x, shape = operands[0], constants["shape"]
-    return ShapeError(
-        f"reshape: {tuple(x.shape)} holds {math.prod(x.shape)} values, which do not fill "
-        f"{tuple(shape)}.\nLeave one size to be worked out: bt.reshape(x, (-1, "
-        f"{', '.join(str(n) for n in shape[1:])}))",
-        expected=tuple(shape),
-        got=tuple(x.shape),
-    )
+    x, shape = operands[0], tuple(constants["shape"])
+    count = math.prod(x.shape)
+    text = f"reshape: {tuple(x.shape)} holds {count} values, which do not fill {shape}."
+    others = math.prod(n for n in shape[1:] if n > 0)
+    if shape.count(-1) > 1:
+        text += "\nOnly one size may be -1: the one that the others leave over."
+    elif -1 not in shape and others and count % others == 0:
+        rest = "".join(f", {n}" for n in shape[1:]) or ","
+        text += f"\nLeave one size to be worked out: bt.reshape(x, (-1{rest}))"
+    elif -1 in shape:
+        known = math.prod(n for n in shape if n > 0)
+        text += f"\nThe sizes that are given multiply to {known}, which does not divide {count}."
+    return ShapeError(text, expected=shape, got=tuple(x.shape))
 
 
 def reshape(x: Tensor, /, shape: Shape | int, *, copy: bool | None = None) -> Tensor:
@@ -234,7 +240,44 @@ def _(g, shapes, needs, axis):
     return tuple(parts)
 
 
+@_concat.explains
+def _(error, operands, constants):
+    return _unequal_parts("concat", operands, constants.get("axis", 0))
+
+
+def _unequal_parts(name: str, xs: Any, axis: int | None) -> ShapeError | None:
+    """The first of several tensors whose shape does not go with that of the one before all."""
+    first = tuple(xs[0].shape)
+    for i, x in enumerate(xs):
+        shape = tuple(x.shape)
+        if len(shape) != len(first):
+            return ShapeError(
+                f"{name}: tensor 0 has {len(first)} axes {first}, tensor {i} has {len(shape)} "
+                f"{shape}.\nA new axis of size 1: x[None], or bt.expand_dims(x, axis=...)",
+                shapes=[first, shape],
+                indices=(0, i),
+            )
+        bad = [a for a, (m, n) in enumerate(zip(first, shape, strict=True)) if m != n]
+        if axis is not None:
+            bad = [a for a in bad if a != axis % len(first)]
+        if bad:
+            hint = "All of them must have one shape; joined along an axis of theirs: bt.concat"
+            if axis is not None:
+                hint = f"Sizes may differ on axis {axis} only, along which they are joined."
+                if len(bad) == 1 and first[axis] == shape[axis]:
+                    hint += f"\nAlong the other one? bt.concat([...], axis={bad[0]})"
+            return ShapeError(
+                f"{name}: the marked sizes must be equal:\n  tensor 0 {marked(first, bad[0])}\n"
+                f"  tensor {i} {marked(shape, bad[0])}\n{hint}",
+                shapes=[first, shape],
+                indices=(0, i),
+            )
+    return None
+
+
 def _common(xs: list[Tensor]) -> list[Tensor]:
+    if not xs:
+        raise ConfigError("concat and stack need one tensor or more, got an empty list.")
     found = [x.dtype for x in xs]
     if found.count(found[0]) == len(found):
         return xs
@@ -255,6 +298,11 @@ def concat(arrays: Any, /, *, axis: int | None = 0) -> Tensor:
 @op(name="stack", raw=True)
 def _stack(xp: Any, *xs: Tensor, axis: int = 0) -> Tensor:
     return xp.stack(xs, axis=axis)
+
+
+@_stack.explains
+def _(error, operands, constants):
+    return _unequal_parts("stack", operands, None)
 
 
 @_stack.backward

@@ -10,6 +10,7 @@ from .. import native
 from ..dtypes import float32
 from ..tensor import Tensor
 from .blocks import (
+    BLOCK,
     blocks,
     caster,
     compute_dtype,
@@ -88,7 +89,7 @@ def _adam_kernel(
     maximize: bool,
     decoupled: bool,
 ) -> Any:
-    if flat.dtype != float32 or any(g.dtype != float32 for g in grads):
+    if flat.dtype != float32 or not all(g.dtype == float32 and g.flags.aligned for g in grads):
         return NotImplemented
     if skip is not None and skip:
         return None
@@ -100,8 +101,13 @@ def _adam_kernel(
     rate, sign = -lr / (1 - beta1**t) * root, -1.0 if maximize else 1.0
     pull *= sign
     factors = (rate, eps * root, 1 - beta1, beta2, 1 - beta2, shrink, pull, sign)
+    if flat.size <= BLOCK:  # all at once
+        g = np.concatenate(grads, axis=None)
+        native.adam(g, flat, exp_avg, exp_avg_sq, max_exp_avg_sq, factors)
+        return None
     for where, g in joined(np, grads, float32):
         top = None if max_exp_avg_sq is None else max_exp_avg_sq[where]
+        g = np.ascontiguousarray(g)  # a large one is handed on as it is, perhaps with gaps
         native.adam(g, flat[where], exp_avg[where], exp_avg_sq[where], top, factors)
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import widened
-from ..errors import GradError
+from ..errors import ConfigError, GradError
 from ..node import Leaf
 from ..op import op
 from ..state import touching, watch
@@ -93,6 +93,8 @@ def _wide(g: Any, function: Callable[[Any], Any]) -> Any:
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> tuple[list[Leaf], list[Tensor]]:
     items = [parameters] if isinstance(parameters, Tensor) else parameters
+    if hasattr(items, "parameters"):
+        raise ConfigError("clipping takes parameters, not a module: model.parameters()")
     leaves, grads = [], []
     for p in items:
         leaf = p._node

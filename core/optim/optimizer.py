@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..devices import device_of, move
 from ..errors import ConfigError, GradError, WeightsError
 from ..nn.module import Module
 from ..node import Leaf
+from ..spelling import check_keywords
 from ..state import enable_grad, touching, watch
 from ..tensor import Tensor
 from .group import Bucket, ParamGroup, buckets_of
@@ -38,6 +39,11 @@ class Optimizer:
     # Whether the state dict holds the number of steps.
     _counts_steps = True
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if kwargs:
+            check_keywords(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
@@ -58,6 +64,8 @@ class Optimizer:
         """Refuse settings that make no sense."""
         for name in ("lr", "eps", "weight_decay", "momentum"):
             value = settings.get(name, 0.0)
+            if value is None or isinstance(value, str):
+                raise _bad_setting(type(self).__name__, name, repr(value), "a number")
             if isinstance(value, (int, float)) and value < 0:
                 raise _bad_setting(type(self).__name__, name, value, "0 or more")
         for beta in settings.get("betas", ()):
@@ -119,6 +127,12 @@ class Optimizer:
         """
         loss = None
         if closure is not None:
+            if not callable(closure):
+                raise ConfigError(
+                    f"step() takes no {type(closure).__name__}: the gradients are in the "
+                    "parameters.\nloss.backward(); optimizer.step(); optimizer.zero_grad()",
+                    got=type(closure).__name__,
+                )
             with enable_grad():
                 loss = closure()
         self._steps += 1

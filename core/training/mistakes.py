@@ -2,13 +2,92 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import GradError
+from ..errors import ConfigError, DataError, DtypeError, GradError
+from ..foreign import described
+from ..nn import Module, functional
+from ..optim import Optimizer
 
 if TYPE_CHECKING:
     from .tracing import Trace
     from .trainer import Trainer
+
+
+_LOSS = "loss=lambda module, batch: F.cross_entropy(module(batch[0]), batch[1])"
+
+
+def check_parts(module: Any, optimizer: Any, loss: Any, batches: Any) -> None:
+    """Refuse what a trainer cannot be made of, before hours pass.
+
+    Raises:
+        ConfigError
+    """
+    for name, value, kind in (("module", module, Module), ("optimizer", optimizer, Optimizer)):
+        if not isinstance(value, kind):
+            hint = ""
+            if name == "optimizer":
+                hint = "\nSuch as bt.optim.AdamW(module.parameters(), lr=1e-3)"
+            raise ConfigError(
+                f"Trainer: {name} is a {kind.__name__}, got {described(value)}.{hint}", got=value
+            )
+    known = getattr(loss, "__name__", None)
+    if isinstance(loss, Module) or (known and getattr(functional, known, None) is loss):
+        raise ConfigError(
+            f"Trainer: loss is called with the module and a batch, and {known or described(loss)} "
+            f"takes predictions and targets.\nJoin the two: {_LOSS}",
+            got=loss,
+        )
+    if not callable(loss):
+        raise ConfigError(
+            f"Trainer: loss is a function, got {described(loss)}.\nSuch as {_LOSS}", got=loss
+        )
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise ConfigError(
+            f"Trainer: batches can be iterated over, got {described(batches)}.\n"
+            "Such as bt.data.DataLoader(dataset, batch_size=32, shuffle=True)",
+            got=batches,
+        )
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuse numbers of epochs, steps and batches that make no sense.
+
+    Raises:
+        ConfigError
+    """
+    if (counts["epochs"] is None) == (counts["steps"] is None):
+        raise ConfigError("Trainer: say when to stop with either epochs= or steps=")
+    for name, value in counts.items():
+        if value is not None and (not hasattr(value, "__index__") or value < 1):
+            raise ConfigError(
+                f"Trainer: {name} is a whole number, at least 1, got {value!r}", got=value
+            )
+
+
+def no_loss(found: Any) -> DtypeError:
+    """A loss function that returns something else."""
+    return DtypeError(
+        f"Trainer: loss returns a tensor, or a tensor and a dict of numbers, got "
+        f"{described(found)}.\nDoes the function end with `return loss`? "
+        "A float has no gradient: leave out .item().",
+        got=type(found).__name__,
+    )
+
+
+def no_batches(trainer: Trainer) -> DataError:
+    """An epoch without a batch."""
+    if trainer.step:
+        hint = (
+            "A generator can be used once. Give a list, or a DataLoader, which begins anew in "
+            "each epoch."
+        )
+    else:
+        hint = "Is the data set empty, or smaller than a batch, with drop_last=True?"
+    return DataError(
+        f"epoch {trainer.epoch + 1}: the batches gave nothing to train with.\n{hint}",
+        epoch=trainer.epoch + 1,
+    )
 
 
 def diverged(trainer: Trainer, what: str, value: float, found: Trace) -> GradError:

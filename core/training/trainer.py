@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,18 @@ import numpy as np
 
 from .. import random
 from ..autocast import autocast
+from ..callers import drop_our_frames
 from ..dtypes import DType
 from ..errors import ConfigError, WeightsError
 from ..nn import Module
 from ..optim import EMA, GradScaler, Optimizer
 from ..state import no_grad
 from ..tensor import Tensor
+from . import mistakes
 from .display import ProgressLine
 from .history import History
 from .log import TrainingLog
 from .memory import exhaustion_told
-from .mistakes import diverged, never_finite
 from .numerics import numerics, warn_of_other_numerics
 from .precision import chosen_precision
 from .state import packed, unpacked
@@ -107,13 +108,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:
-        if (epochs is None) == (steps is None):
-            raise ConfigError("Trainer: say when to stop with either epochs= or steps=")
+        mistakes.check_parts(module, optimizer, loss, batches)
+        mistakes.check_counts(epochs=epochs, steps=steps, accumulate=accumulate)
         if mode not in ("max", "min") or schedule_every not in ("step", "epoch"):
             raise ConfigError("Trainer: mode is 'max' or 'min', schedule_every 'step' or 'epoch'")
-        for name, value in (("epochs", epochs), ("steps", steps), ("accumulate", accumulate)):
-            if value is not None and value < 1:
-                raise ConfigError(f"Trainer: {name} must be at least 1, got {value}")
         if (monitor or patience) and evaluate is None:
             raise ConfigError("Trainer: monitor and patience need evaluate=")
         self.module, self.optimizer, self.loss, self.batches = module, optimizer, loss, batches
@@ -148,6 +146,13 @@ class Trainer:
             resume: "auto" goes on from the newest sound checkpoint of `folder`, or starts anew
                 where there is none; a folder of a checkpoint goes on from that one.
         """
+        try:
+            return self._fit(resume)
+        except Exception as error:
+            drop_our_frames(error)
+            raise
+
+    def _fit(self, resume: str | Path | None) -> History:
         if resume is not None:
             self._resume(resume)
         while not self._finished():
@@ -160,6 +165,9 @@ class Trainer:
                 if self._stop or self._enough_steps():
                     break
             else:
+                if batch is None and resume is None:
+                    raise mistakes.no_batches(self)
+                resume = None
                 self._end_epoch(batch)
                 continue
             break
@@ -182,15 +190,19 @@ class Trainer:
         """The loss of a batch in the precision of the training, and numbers to report."""
         with nullcontext() if self.precision == "float32" else autocast(self.precision):
             found = self.loss(self.module, batch)
-        return found if isinstance(found, tuple) else (found, {})
+        loss, figures = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+        if not isinstance(loss, Tensor):
+            raise mistakes.no_loss(loss)
+        return loss, figures
 
     def _batch(self, batch: Any) -> None:
         self.watch.drawn = random.snapshot()
         with np.errstate(all="ignore"):  # the errors say more than NumPy's warnings
-            loss, figures = self.compute(batch)
+            with self._shapes():
+                loss, figures = self.compute(batch)
             value = float(loss.item())
             if not math.isfinite(value):
-                raise diverged(self, "loss", value, trace(self, batch, backward=False))
+                raise mistakes.diverged(self, "loss", value, trace(self, batch, backward=False))
             self.scaler.scale(loss if self.accumulate == 1 else loss / self.accumulate).backward()
         self._since += 1
         self.watch.losses.append(value)
@@ -198,6 +210,12 @@ class Trainer:
         self.line.batch(self, batch)
         if self._since == self.accumulate:
             self._update(batch)
+
+    def _shapes(self) -> AbstractContextManager[None]:
+        """The run is told the shapes of the first batch."""
+        if self.log is None or self.step or self._since:
+            return nullcontext()
+        return self.log.run.shapes(self.module)
 
     def _update(self, batch: Any) -> None:
         self.last["lr"] = float(self.optimizer.param_groups[0]["lr"])
@@ -232,7 +250,7 @@ class Trainer:
         scaler.update()
         self.skipped += overflowed
         if overflowed and scaler.get_scale() < _LEAST_SCALE:
-            raise never_finite(self, trace(self, batch, backward=True))
+            raise mistakes.never_finite(self, trace(self, batch, backward=True))
         return not overflowed
 
     def _end_epoch(self, batch: Any) -> None:

@@ -263,12 +263,28 @@ def _nearest(result: Comparison) -> list[str]:
     free = {pattern.text: pattern for pattern in group(result.unexpected[:_COMPARED])}
     pairs = []
     for pattern in group(result.missing[:_COMPARED])[:20]:
-        end = pattern.text.rpartition(".")[2]
-        old = pattern.text.removesuffix(end) + _OLD_NAMES.get(end, end)
-        near = difflib.get_close_matches(old, free, n=1, cutoff=_NEAR)
-        if near:
-            pairs.append(f"{free.pop(near[0]).text} -> {pattern.text}")
+        near = _similar(pattern.text, free)
+        if near is not None:
+            pairs.append(f"{free.pop(near).text} -> {pattern.text}")
     return ["Similar names (file -> model):", *_joined(pairs, 2)] if pairs else []
+
+
+def _similar(wanted: str, free: Iterable[str]) -> str | None:
+    """The most similar name, of those with the same last part if there is one."""
+    start, _, end = wanted.rpartition(".")
+    for last in (end, _OLD_NAMES.get(end)):
+        named = [name for name in free if name.rpartition(".")[2] == last]
+        near = difflib.get_close_matches(f"{start}.{last}", named, n=1, cutoff=_NEAR)
+        if near:
+            return near[0]
+    near = difflib.get_close_matches(wanted, free, n=1, cutoff=_NEAR)
+    return near[0] if near and _kind_of_name(near[0]) in ("", _kind_of_name(wanted)) else None
+
+
+def _kind_of_name(name: str) -> str:
+    """Weight or bias, as far as the name tells; empty where it does not."""
+    end = name.rpartition(".")[2]
+    return end if end in ("weight", "bias") else ""
 
 
 def _head_hint(result: Comparison) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..dtypes import bool_
 from ..errors import DtypeError, WeightsError
+from ..foreign import described
 from ..paths import atomic
 from ..tensor import Tensor
 from .header import (
@@ -138,6 +139,15 @@ def _check_bool(array: Array, name: str, where: str) -> None:
 
 def arrays_of(tensors: Mapping[str, Any]) -> dict[str, Array]:
     """What is written for each name: tensors, such as those of a state dict, as arrays."""
+    given: Any = tensors
+    if not isinstance(given, Mapping):
+        hint = "Tensors first, then the path: save_file({'name': tensor}, 'file.safetensors')"
+        if hasattr(given, "state_dict"):
+            hint = "Of a module: save_file(model.state_dict(), 'model.safetensors')"
+        raise WeightsError(
+            f"save_file takes tensors by name, got {described(given)}.\n{hint}",
+            got=type(given).__name__,
+        )
     return {
         name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         for name, value in tensors.items()

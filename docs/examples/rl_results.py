@@ -20,6 +20,7 @@ PAGE = HERE.parent / "rl-results.md"
 CURVES = HERE.parent / "images" / "rl-results.png"
 SEEDS = 5
 PEER = "stable-baselines3"
+Results = dict[str, list[dict[str, Any]]]  # by run, in the order of the seeds
 # Run -> what it is, the return that is wanted.
 WANTED = {
     "ppo-cartpole": ("PPO, CartPole-v1", 475),
@@ -34,23 +35,30 @@ WANTED = {
     "ppo-lunarlander": ("PPO, LunarLander-v3", 200),
     "dqn-lunarlander": ("DQN, LunarLander-v3", 200),
 }
-BESIDE = ("ppo-cartpole", "a2c-cartpole", "dqn-cartpole", "ppo-acrobot", "ppo-pendulum")
+# Games against others, and learning from recordings: runs, what they are, the environment.
+GAMES = "alphazero-connect-four"
+OFFLINE = {
+    "decision-transformer-pendulum": "Pendulum-v1",
+    "decision-transformer-grid-world": "GridWorld-v0",
+}
+# Its convolutions want pictures of 36 pixels at least, and Catch is not Gymnasium's.
+BESIDE = tuple(run for run in WANTED if run != "dqn-catch")
 HEAD = """# Results of reinforcement learning
 
 <!-- This page is made by docs/examples/rl_results.py; change that. -->
 
 Every line is what was trained with the seeds 0 to 4, as far as they were run: the mean return of
-100 episodes, played by the best action. The spread is the standard deviation between seeds. Seconds
-of the processor are for the training alone, in one thread of a machine that did other work too; on
-the wall it took longer. The files are in `docs/examples/rl_results`, with the command of each; no
-seed that was run is left out.
+100 episodes, played by the best action of the last policy. The spread is the standard deviation
+between seeds. Seconds are for the training alone, in one thread of a machine that did other work
+too: those of the processor say how long it takes, and those on the wall how long it took there. The
+files are in `docs/examples/rl_results`, with the command of each; no seed that was run is left out.
 
 """
 
 
-def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def results(folder: Path) -> Results:
     """What was measured in a folder, by run, in the order of the seeds."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: Results = {}
     for path in sorted(folder.glob("*-[0-9].json")):
         one = json.loads(path.read_text(encoding="utf-8"))
         found.setdefault(one["run"], []).append(one)
@@ -64,16 +72,36 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def summary(ones: Sequence[dict[str, Any]]) -> list[str]:
-    """Return, its spread between seeds, seeds, and seconds of the processor."""
+    """Return, its spread between seeds, seeds, and seconds of the processor and on the wall."""
     if not ones:
-        return ["missing", "", f"0 of {SEEDS}", ""]
+        return ["missing", "", f"0 of {SEEDS}", "", ""]
     means = [one["return"]["mean"] for one in ones]
     spread = f"{statistics.pstdev(means):.3g}" if len(means) > 1 else "one seed"
-    seconds = statistics.mean(one["seconds"]["cpu"] for one in ones)
-    return [f"{statistics.mean(means):.4g}", spread, f"{len(ones)} of {SEEDS}", f"{seconds:.3g}"]
+    seconds = [
+        f"{statistics.mean(one['seconds'][kind] for one in ones):.3g}" for kind in ("cpu", "wall")
+    ]
+    return [f"{statistics.mean(means):.4g}", spread, f"{len(ones)} of {SEEDS}", *seconds]
 
 
-def page(own: dict[str, list[dict[str, Any]]], peer: dict[str, list[dict[str, Any]]]) -> str:
+def while_learning(*sides: Sequence[dict[str, Any]]) -> list[str]:
+    """The mean height of the curves of learning, for each side, over the steps that all have.
+
+    It is the greater, the less experience is needed.
+    """
+    import numpy as np
+
+    curves = [[np.array(one["curve"], float) for one in ones] for ones in sides]
+    every = [curve for side in curves for curve in side]
+    if not every:
+        return ["" for _ in sides]
+    at = np.linspace(max(c[0, 0] for c in every), min(c[-1, 0] for c in every), 200)
+    return [
+        f"{np.mean([np.interp(at, *curve.T) for curve in side]):.4g}" if side else ""
+        for side in curves
+    ]
+
+
+def page(own: Results, peer: Results, speed: dict[str, Any]) -> str:
     """The whole page."""
     rows = []
     for run, (what, wanted) in WANTED.items():
@@ -81,21 +109,53 @@ def page(own: dict[str, list[dict[str, Any]]], peer: dict[str, list[dict[str, An
         steps = f"{ones[0]['steps']:,}" if ones else ""
         each = ", ".join(f"{one['return']['mean']:.4g}" for one in ones)
         rows.append([what, steps, str(wanted), *summary(ones), each])
-    head = ["", "steps", "wanted", "return", "spread", "seeds", "CPU seconds", "each seed"]
-    text = HEAD + table(head, rows)
-    text += "![Curves of learning](images/rl-results.png)\n\n"
-    text += "The mean return of the last hundred episodes while learning; lines are means over\n"
-    text += "seeds.\n\n"
-    text += "## Beside Stable-Baselines3\n\n"
-    text += "The same hyper-parameters, environments and steps, one thread each.\n\n"
+    costs = ["return", "spread", "seeds", "CPU seconds", "on the wall"]
+    text = HEAD + table(["", "steps", "wanted", *costs, "each seed"], rows)
+    text += beside(own, peer, costs)
+    text += in_turns(speed)
+    text += games(own.get(GAMES, []))
+    for run, env in OFFLINE.items():
+        text += offline(env, own.get(run, []))
+    return text.rstrip() + "\n"
+
+
+def beside(own: Results, peer: Results, costs: Sequence[str]) -> str:
+    """Both libraries, run by run."""
+    text = "## Beside Stable-Baselines3\n\n"
+    text += "The same hyper-parameters (`docs/examples/rl_settings.py`), environments and steps,\n"
+    text += "one thread each. What is in brackets is the mean return while learning, of the\n"
+    text += "curves below: the greater it is, the less experience was needed.\n\n"
     rows = []
     for run in BESIDE:
-        for who, ones in (("bestiary", own.get(run, [])), (PEER, peer.get(run, []))):
-            rows.append([WANTED[run][0], who, *summary(ones)])
-    text += table(["", "library", "return", "spread", "seeds", "CPU seconds"], rows)
-    text += games(own.get("alphazero-connect-four", []))
-    text += offline(own.get("decision-transformer-grid-world", []))
-    return text.rstrip() + "\n"
+        sides = own.get(run, []), peer.get(run, [])
+        for who, ones, height in zip(
+            ("bestiary", PEER), sides, while_learning(*sides), strict=True
+        ):
+            found, *rest = summary(ones)
+            rows.append([WANTED[run][0], who, f"{found} ({height})" if height else found, *rest])
+    text += table(["", "library", *costs], rows)
+    text += "![Curves of learning](images/rl-results.png)\n\n"
+    text += "The mean return of the last hundred episodes while learning, as a mean over seeds.\n\n"
+    return text
+
+
+def in_turns(speed: dict[str, Any]) -> str:
+    """How fast learning is, measured when the two libraries took turns."""
+    rows = [
+        [
+            name,
+            run["environment"],
+            f"{run['steps']:,}",
+            *(f"{statistics.mean(each):.3g}" for each in run["seconds"].values()),
+            f"{run['times as fast']:.3g}",
+        ]
+        for name, run in speed.get("runs", {}).items()
+    ]
+    text = "## Seconds on the wall, in turns\n\n"
+    text += "The two libraries learned one after the other with nothing else running, one thread\n"
+    text += f"each: `{speed.get('command', 'missing')}`.\n\n"
+    head = ["", "environment", "steps", "bestiary", PEER, "times as fast"]
+    return text + table(head, rows)
 
 
 def games(ones: Sequence[dict[str, Any]]) -> str:
@@ -108,45 +168,58 @@ def games(ones: Sequence[dict[str, Any]]) -> str:
     return text + table(["seed", "against random play", "against minimax of depth 3"], rows)
 
 
-def offline(ones: Sequence[dict[str, Any]]) -> str:
+def offline(env: str, ones: Sequence[dict[str, Any]]) -> str:
     """The decision transformer beside behaviour cloning."""
-    names = list(ones[0]["return"]) if ones else []
+    text = f"## Recorded data: {env}\n\n{len(ones)} of {SEEDS} seeds"
+    if not ones:
+        return text + ": missing.\n\n"
+    recorded = []
+    for i, player in enumerate(ones[0]["recorded"]["players"]):
+        each = ", ".join(f"{one['recorded']['return'][i]:.4g}" for one in ones)
+        recorded.append(f"* {player} ({each})")
+    text += "; recorded, a hundred episodes each, with their mean returns:\n"
+    text += "\n" + ";\n".join(recorded) + ".\n\n"
+    names = list(ones[0]["return"])
     rows = [
-        [str(one["seed"]), *(f"{one['return'][name]['mean']:.3g}" for name in names)]
+        [
+            str(one["seed"]),
+            f"{one['asked for']:.4g}",
+            *(f"{one['return'][name]['mean']:.4g}" for name in names),
+        ]
         for one in ones
     ]
-    text = f"## Recorded data\n\nReturn in GridWorld-v0; {len(ones)} of {SEEDS} seeds.\n\n"
-    return text + table(["seed", *names], rows)
+    return text + table(["seed", "asked for", *names], rows)
 
 
-def curves(own: dict[str, list[dict[str, Any]]]) -> Any:
-    """The learning curves of all runs: a chart for each environment, one below the other."""
+def curves(own: Results, peer: Results) -> Any:
+    """The learning curves of both libraries: a chart for each run, in two columns."""
     import numpy as np
     from PIL import Image
 
     from bestiary.core.insight.charts import step_chart
 
-    charts: dict[str, dict[str, Any]] = {}
-    for run, (what, _) in WANTED.items():
-        ones = own.get(run, [])
-        if ones:
-            at = np.array([step for step, _ in ones[0]["curve"]], float)
-            each = [np.interp(at, *np.array(one["curve"], float).T) for one in ones]
-            lines = charts.setdefault(ones[0]["environment"], {})
-            lines[what.partition(",")[0]] = (list(at), list(np.mean(each, axis=0)))
-    size = (720, 300)
-    picture = Image.new("RGB", (size[0], size[1] * max(len(charts), 1)), "white")
-    for i, (env, lines) in enumerate(charts.items()):
-        chart = step_chart(lines, title=env, x_label="steps", size=size, x_log=True)
-        picture.paste(chart, (0, i * size[1]))
+    runs = [run for run in WANTED if own.get(run)]
+    size = (560, 280)
+    rows = max(1, (len(runs) + 1) // 2)
+    picture = Image.new("RGB", (2 * size[0], rows * size[1]), "white")
+    for i, run in enumerate(runs):
+        lines = {}
+        for who, ones in (("bestiary", own[run]), (PEER, peer.get(run, []))):
+            if ones:
+                at = np.array([step for step, _ in ones[0]["curve"]], float)
+                each = [np.interp(at, *np.array(one["curve"], float).T) for one in ones]
+                lines[f"{who}, {len(ones)} of {SEEDS}"] = (list(at), list(np.mean(each, axis=0)))
+        chart = step_chart(lines, title=WANTED[run][0], x_label="steps", size=size)
+        picture.paste(chart, (i % 2 * size[0], i // 2 * size[1]))
     return picture
 
 
 def main() -> None:
     """Write the page and the picture."""
-    own = results(RESULTS)
-    PAGE.write_text(page(own, results(RESULTS / PEER)), encoding="utf-8", newline="\n")
-    curves(own).save(CURVES, optimize=True)
+    own, peer = results(RESULTS), results(RESULTS / PEER)
+    speed = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    PAGE.write_text(page(own, peer, speed), encoding="utf-8", newline="\n")
+    curves(own, peer).quantize(64).save(CURVES, optimize=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core.data.images import read_image
 from ...core.errors import DataError
 from ...core.paths import atomic
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "bestiary"
+_KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 _LONGEST = 100_000  # characters of settings; more is none of ours
 
 
@@ -27,6 +29,9 @@ def write_picture(picture: Image, path: str | Path, *, metadata: bool = True) ->
 
     Args:
         metadata: False leaves them out.
+
+    Raises:
+        DataError: its name asks for another format than PNG, JPEG or WebP.
     """
     target = Path(path)
     options: dict[str, Any] = {}
@@ -37,16 +42,25 @@ def write_picture(picture: Image, path: str | Path, *, metadata: bool = True) ->
         text = PngInfo()
         text.add_itxt(KEY, json.dumps(settings, ensure_ascii=False))
         options["pnginfo"] = text
-    kind = target.suffix.lower().lstrip(".") or "png"
+    kind = kind_of(target)
     with atomic(target) as part:
-        try:
-            plain = picture.convert("RGB") if kind in ("jpg", "jpeg") else picture
-            plain.save(part, format={"jpg": "jpeg"}.get(kind, kind), **options)
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"{target}: pictures are written as .png, .jpg or .webp, not as .{kind}."
-            ) from error
+        plain = picture.convert("RGB") if kind == "JPEG" else picture
+        plain.save(part, format=kind, **options)
     return target
+
+
+def kind_of(path: Path) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        DataError: none that pictures are written in.
+    """
+    kind = path.suffix.lower().lstrip(".") or "png"
+    if kind not in _KINDS:
+        raise DataError(
+            f"{path}: pictures are written as .png, .jpg or .webp, not as .{kind}.", file=str(path)
+        )
+    return _KINDS[kind]
 
 
 def settings_of(path: str | Path) -> dict[str, Any]:
@@ -55,9 +69,12 @@ def settings_of(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is no picture, or carries nothing.
     """
-    from .pictures import opened
+    from PIL import Image
 
-    text = opened(str(path)).info.get(KEY)
+    read_image(str(path))  # says what it is, if it is no picture
+    with Image.open(path) as image:
+        image.load()
+        text = image.info.get(KEY)
     try:
         found = json.loads(text) if isinstance(text, str) and len(text) < _LONGEST else None
     except ValueError:

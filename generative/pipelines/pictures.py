@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...core.data.images import read_image
 from ...core.errors import DataError
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, int]
 
 
-def opened(source: Any, what: str = "picture") -> Any:
-    """A Pillow image of a path, bytes, a Pillow image or an array (H, W) or (H, W, C).
+def opened(source: Any, *, behind: int = 255) -> Any:
+    """The upright RGB picture of a path, bytes, a Pillow image or an array (H, W) or (H, W, C).
+
+    Args:
+        behind: the grey that transparent parts show.
 
     Raises:
-        DataError: it is none of these, or cannot be read.
+        DataError, ShapeError: it is none of these, or cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, (str, os.PathLike, bytes)):
-        try:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
-            image.load()
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            shown = "the bytes" if isinstance(source, bytes) else source
-            raise DataError(f"the {what} {shown} cannot be read: {error}") from error
-        return image
-    array = np.asarray(source) if hasattr(source, "__array__") else None
-    if array is None or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > 4):
-        raise DataError(
-            f"{type(source).__name__} is no {what}: a path, a Pillow image or an array (H, W, 3) "
-            "is wanted"
-        )
-    if array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise DataError(f"floats of a {what} lie from 0 to 1; those given do not")
-        array = np.round(array * 255)
-    elif array.dtype == bool:
-        array = array * 255
-    return Image.fromarray(array.astype(np.uint8))
+    return read_image(source, background=(behind, behind, behind))
 
 
 def picture_array(source: Any, size: Size | None = None, multiple: int = 1) -> Array:
@@ -59,7 +36,7 @@ def picture_array(source: Any, size: Size | None = None, multiple: int = 1) -> A
     """
     from PIL import Image
 
-    image = opened(source).convert("RGB")
+    image = opened(source)
     if size is not None and (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
     width, height = (n // multiple * multiple for n in image.size)
@@ -69,6 +46,20 @@ def picture_array(source: Any, size: Size | None = None, multiple: int = 1) -> A
     image = image.crop((left, top, left + width, top + height))
     values = np.asarray(image, np.float32) / 127.5 - 1
     return values.transpose(2, 0, 1)[None].copy()
+
+
+def middle_square(image: Any, size: int | None, grey: bool) -> Any:
+    """A Pillow image, its middle square scaled to a size; as it is where size is None."""
+    from PIL import Image
+
+    if grey:
+        image = image.convert("L")
+    if size is None or image.size == (size, size):
+        return image
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
 
 
 def mask_array(source: Any, size: Size) -> Array:
@@ -81,11 +72,7 @@ def mask_array(source: Any, size: Size) -> Array:
     """
     from PIL import Image
 
-    image = opened(source, "mask")
-    if "A" in image.getbands():  # what is transparent is not masked
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("L")
+    image = opened(source, behind=0).convert("L")  # what is transparent is not masked
     if (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
     found = (np.asarray(image) >= 128).astype(np.float32)[None, None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
+from ...hub.loading import Loaded
 from ..pipelines.pictures import picture_array
 from ..pipelines.sampling import to_pictures
 from .part import Part
@@ -23,6 +24,15 @@ class Autoencoder(Part):
     """
 
     task = "image-autoencoding"
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> Self:
+        """The task of what `bt.load` has loaded; that of a codebook where it has one."""
+        if hasattr(loaded.config, "entries"):
+            from .codebook import CodebookAutoencoder
+
+            return CodebookAutoencoder.from_loaded(loaded)  # type: ignore[return-value]
+        return super().from_loaded(loaded)
 
     def encode(self, picture: Any) -> Array:
         """The latents of a picture, as they are diffused; of a distribution, its mean.

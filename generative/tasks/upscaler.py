@@ -81,23 +81,23 @@ class Upscaler:
         """A picture, or each of a list, made larger.
 
         Args:
-            picture: a file, a Pillow picture or an array (H, W, 3).
+            picture: a file, a Pillow picture or an array (H, W, 3); cameras' turns are applied.
             tile: rows and columns of what is worked on at once; more take more memory.
             overlap: pixels that a tile sees beyond what is kept of it. Less than the network sees
                 may show at the seams.
 
         Raises:
             ConfigError: a tile or overlap that makes no sense.
-            DataError: a file that is no picture.
+            DataError, ShapeError: it is no picture.
         """
         for key, value, least in (("tile", tile, 8), ("overlap", overlap, 0)):
             if type(value) is not int or not least <= value <= 65_536:
                 raise ConfigError(f"{key}={value!r}: a whole number from {least}", got=value)
         if isinstance(picture, Sequence) and not isinstance(picture, (str, bytes)):
             return [self(one, tile=tile, overlap=overlap) for one in picture]
-        image = read_image(picture) if isinstance(picture, (str, Path)) else picture
-        image = (from_array(image) if isinstance(image, np.ndarray) else image).convert("RGB")
-        pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+        pixels = np.asarray(read_image(picture), np.float32).transpose(2, 0, 1)[None] / np.float32(
+            255
+        )
         x = Tensor(np.ascontiguousarray(pixels)).to(self.device)
         with inference_mode():
             made = tiled(self.module, x, self.scale, tile, overlap, self.config.fold)

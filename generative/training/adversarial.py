@@ -24,7 +24,7 @@ from ...hub.card import Card
 from ...hub.configuration import flags, positive, real
 from ..small import Players, PlayerSettings
 from ..tasks.direct import DirectGenerator
-from .alarms import CollapseAlarm, check_figures
+from .alarms import alarm_of, check_figures
 from .grids import save_grid
 from .log import GRID, recorded
 from .pictures import Batches, Pictures
@@ -155,8 +155,7 @@ class Adversarial:
         self.ema = optim.EMA(self.players.generator, decay=s.ema, warmup=True, buffers="average")
         rng = np.random.default_rng(s.seed)
         self._latents = rng.standard_normal((s.samples, s.latent_size), dtype=np.float32)
-        shown = rng.choice(len(pictures), min(s.samples, len(pictures)), replace=False)
-        self._alarm = CollapseAlarm(pictures.scaled(shown))
+        self._alarm = alarm_of(pictures, s.samples, rng)
         self.store = CheckpointStore(self.out / "checkpoints")
         self.history: dict[str, list[dict[str, float]]] = {"steps": [], "epochs": []}
 

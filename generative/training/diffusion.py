@@ -24,11 +24,12 @@ from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...core.training.log import TrainingLog
 from ...hub.card import Card
-from ...hub.configuration import expect, positive, real
+from ...hub.configuration import choice, positive, real
 from ..pipelines.ddpm import sample
 from ..schedulers import DDIMScheduler, Scheduler
 from ..tasks.image_generator import ImageGenerator
 from ..unet2d import Config, UNet2DModel
+from .alarms import alarm_of
 from .grids import save_grid
 from .log import GRID, recorded
 from .loop import trainer_of
@@ -36,6 +37,7 @@ from .pictures import Batches, Pictures
 from .settings import check_counts
 
 Array = np.ndarray[Any, Any]
+_ADVICE = "A lower learning rate, or more and other pictures, may help."
 _BINS = 10  # of the loss by timestep
 _BETAS = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
 
@@ -110,13 +112,8 @@ class Settings:
         real(what, 1e-8, 1.0, lr=self.lr)
         real(what, 0.0, 1e6, min_snr=self.min_snr, weight_decay=self.weight_decay)
         real(what, 1e-6, 1e9, clip=self.clip)
-        predictions = ("epsilon", "v_prediction", "sample")
-        expect(
-            {"schedule": self.schedule, "prediction": self.prediction},
-            what,
-            schedule=tuple(_BETAS),
-            prediction=predictions,
-        )
+        choice(what, self.schedule, _BETAS, "schedule")
+        choice(what, self.prediction, ("epsilon", "v_prediction", "sample"), "prediction")
         if self.sample_steps > self.timesteps:
             raise ConfigError(
                 f"{what}: sample_steps={self.sample_steps} of {self.timesteps} timesteps",
@@ -319,6 +316,7 @@ class Diffusion:
         self.ema = optim.EMA(self.module, decay=s.ema, warmup=True)
         self._log: Run | None = None
         self._by_timestep = LossByTimestep(self.loss, pictures)
+        self._alarm = alarm_of(pictures, s.samples, np.random.default_rng(s.seed), _ADVICE)
         self.trainer = trainer_of(
             self.module,
             optimizer,
@@ -386,11 +384,12 @@ class Diffusion:
         return np.asarray(made.cpu().numpy())
 
     def _evaluate(self, module: Module) -> dict[str, float]:
-        self._show(module, f"epoch-{self.trainer.epoch:03d}")
-        return self._by_timestep(module)
+        made = self._show(module, f"epoch-{self.trainer.epoch:03d}")
+        return self._by_timestep(module) | {"variety": self._alarm(made, self.trainer.step)}
 
-    def _show(self, module: Module, name: str) -> None:
+    def _show(self, module: Module, name: str) -> Array:
         made = self.samples(module)
         path = save_grid(made, self.out / "samples" / f"{name}.png", self._columns)
         if self._log is not None:
             self._log.image(GRID, path, self.trainer.step)
+        return made

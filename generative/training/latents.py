@@ -103,6 +103,5 @@ def _middle(file: Path, size: Sequence[int]) -> Any:
     """A picture of this size: scaled until it covers it, and its middle."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(opened(file)).convert("RGB")
     rows, columns = size
-    return ImageOps.fit(image, (columns, rows), Image.Resampling.LANCZOS)
+    return ImageOps.fit(opened(file), (columns, rows), Image.Resampling.LANCZOS)

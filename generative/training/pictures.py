@@ -19,6 +19,7 @@ from ...core.data.images import EXTENSIONS, from_array
 from ...core.errors import ConfigError, DataError
 from ...core.insight.progress import progress
 from ...core.tensor import Tensor
+from ..pipelines.pictures import middle_square
 
 Array = np.ndarray[Any, Any]
 _LARGEST = 1024  # pixels: the recipes' networks see whole pictures
@@ -158,7 +159,7 @@ def _idx_pictures(path: Path) -> Array:
 def _read_all(files: Sequence[str], size: int | None, grey: bool) -> Array:
     rows: list[Array] = []
     for file in progress(files, what="reading pictures", unit="pictures"):
-        row = np.asarray(_fitted(read_image(file), size, grey))
+        row = np.asarray(middle_square(read_image(file), size, grey))
         if rows and row.shape != rows[0].shape:
             raise DataError(
                 f"{file} is {row.shape[1]} x {row.shape[0]} pixels and {files[0]} "
@@ -175,7 +176,7 @@ def _read_all(files: Sequence[str], size: int | None, grey: bool) -> Array:
 def _sized(images: Array, size: int | None, grey: bool) -> Array:
     """Bytes (N, H, W) or (N, H, W, 3) as (N, C, size, size)."""
     if (size is not None and images.shape[1:3] != (size, size)) or (grey and images.ndim == 4):
-        images = np.stack([np.asarray(_fitted(from_array(i), size, grey)) for i in images])
+        images = np.stack([np.asarray(middle_square(from_array(i), size, grey)) for i in images])
     return _channels_first(images)
 
 
@@ -183,20 +184,6 @@ def _channels_first(images: Array) -> Array:
     return (
         images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     )
-
-
-def _fitted(image: Any, size: int | None, grey: bool) -> Any:
-    """A Pillow image, its middle square scaled to a size."""
-    from PIL import Image
-
-    if grey:
-        image = image.convert("L")
-    if size is None or image.size == (size, size):
-        return image
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
 
 
 class Batches:

@@ -15,6 +15,8 @@ from .captions import read_captions
 from .diffusion import Diffusion
 from .diffusion import Settings as DiffusionSettings
 from .pictures import Pictures, read_pictures
+from .quantizing import Quantizing
+from .quantizing import Settings as QuantizingSettings
 from .text_to_image_lora import FILE, TextToImageLoRA
 from .text_to_image_lora import Settings as LoRASettings
 
@@ -23,9 +25,11 @@ __all__ = [
     "AutoencodingSettings",
     "DiffusionSettings",
     "LoRASettings",
+    "QuantizingSettings",
     "adversarial",
     "autoencoding",
     "diffusion",
+    "quantizing",
     "text_to_image_lora",
 ]
 
@@ -80,7 +84,22 @@ def autoencoding(
     """Train the VAE or flow that the recipe names; returns facts of the result."""
     run = Autoencoding(_pictures(data, settings), settings, kind=recipe, out=out, **how)
     run.fit(resume)
-    return _facts(out, run.trainer.last, run.trainer.step)
+    return _facts(out, run.last, run.trainer.step)
+
+
+def quantizing(
+    recipe: str,
+    data: str,
+    settings: QuantizingSettings,
+    *,
+    out: Path,
+    resume: str | None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train a VQ-VAE; returns facts of the result."""
+    run = Quantizing(_pictures(data, settings), settings, out=out, **how)
+    run.fit(resume)
+    return _facts(out, run.last, run.trainer.step)
 
 
 def text_to_image_lora(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import click
 
+from ...core.callers import debugging
 from ...core.paths import atomic
 from .output import print_json
 
@@ -82,8 +84,11 @@ def say(text: str) -> None:
         bars.tqdm.write(text, file=sys.stdout)
 
 
-def complain(text: object) -> None:
-    """Name what went wrong with one input, on the error output."""
+def complain(error: Exception, name: object = "") -> None:
+    """Say what went wrong with one input, by its name, on the error output; the others go on."""
+    text = f"{error}" if str(name) in str(error) else f"{name}: {error}"
+    if debugging():
+        click.echo("".join(traceback.format_exception(error)), err=True)
     bars = sys.modules.get("tqdm")
     if bars is None or not sys.stderr.isatty():
         click.echo(f"error: {text}", err=True)

@@ -38,9 +38,10 @@ from .output import json_option, print_json, print_table
 @json_option
 def list_command(pattern: str, task: str | None, commercial: bool | None, as_json: bool) -> None:
     """Names of the models that can be loaded. PATTERN may hold * and ?."""
-    names = set(list_models(pattern, task=task, commercial=commercial))
-    chosen = [(a, e) for a, e in entries() if e.name in names]
     playing = _agents(pattern, task, commercial)
+    of_agents = task is not None and task == agents().TASK  # no model of the registry has it
+    names = set() if of_agents else set(list_models(pattern, task=task, commercial=commercial))
+    chosen = [(a, e) for a, e in entries() if e.name in names]
     if as_json:
         print_json([*(facts(a, e) for a, e in chosen), *playing])
         return

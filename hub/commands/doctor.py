@@ -43,7 +43,7 @@ def doctor_command(as_json: bool) -> None:
 
 def _native(native: dict[str, Any]) -> str:
     if not native["built"]:
-        return "not built"
+        return "cannot be used" if "problem" in native else "not built"
     return ", ".join(f"{k} {v}" for k, v in native.items() if k != "built")
 
 
@@ -57,7 +57,8 @@ def advise(found: dict[str, Any]) -> list[str]:
         )
     if not found["native"]["built"]:
         advice.append(
-            "The C kernels were not built, so convolutions and normalisations are slower. "
+            found["native"].get("problem", "The C kernels were not built.")
+            + " So convolutions and normalisations are slower. "
             "Install a C compiler (Debian: apt-get install gcc python3-dev), then: "
             "pip install --force-reinstall --no-deps bestiary"
         )

@@ -61,7 +61,7 @@ def predict_pictures(model: Any, inputs: tuple[str, ...], asked: Asked) -> int:
 
     def unreadable(path: Path, error: Exception) -> None:
         failed.append(path)
-        complain(error if str(path) in str(error) else f"{path}: {error}")
+        complain(error, path)
 
     names = dict(zip(files, _names(files), strict=True))
     answers = Answers(asked.as_json, asked.csv, ("path", *shown.columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ def sample_command(
 
     A PNG file says how it was made, and `--from` makes it again.
     """
-    given = {key: value for key, value in options.items() if value not in (None, False)}
+    # A seed of 0 is one; what is not given is None, or False.
+    given = {key: v for key, v in options.items() if v is not None and v is not False}
     if prompt is not None:
         given["prompt"] = prompt
     said: dict[str, Any] = {}
@@ -103,6 +104,7 @@ def sample_command(
     if name is None:
         raise click.UsageError("NAME of a model is missing: bestiary sample NAME 'a prompt'")
     given.setdefault("seed", secrets.randbelow(_SEEDS))
+    _writable(out)
     model = load(name, device=device, dtype=dtype)
     _adapt(model, lora, said)
     _checked(model, name, given, said)
@@ -114,7 +116,7 @@ def sample_command(
     if "label" in call and str(call["label"]).isdecimal():
         call["label"] = int(call["label"])
     text = (call.pop("prompt"),) if "prompt" in call else ()
-    pictures = model(*text, count=count, **call)
+    pictures = _maker(model)(*text, count=count, **call)
     seconds = time.perf_counter() - started
     files = _write(pictures, out, {"model": model.card.name, **given}, metadata)
     if as_json:
@@ -198,9 +200,15 @@ def _adapt(model: Any, lora: tuple[str, ...], said: Mapping[str, Any]) -> None:
         )
 
 
+def _maker(model: Any) -> Callable[..., Any]:
+    """What makes pictures: the model itself, or the method of those that are called otherwise."""
+    found: Callable[..., Any] = getattr(model, "sample", model.__call__)
+    return found
+
+
 def _checked(model: Any, name: str, given: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Raise where the model has no use for what is given, or lacks something."""
-    known = inspect.signature(model.__call__).parameters
+    known = inspect.signature(_maker(model)).parameters
     if "count" not in known:
         raise ConfigError(
             f"{name} is for {model.task} and makes no pictures.\n"
@@ -230,6 +238,24 @@ def _announce(model: Any, given: Mapping[str, Any], count: int) -> None:
 
 
 # -- files -----------------------------------------------------------------------------------------
+
+
+def _writable(out: Path | None) -> None:
+    """Raise before the work where its result could not be written.
+
+    Raises:
+        DataError: the file would be of a kind that is not written.
+        ConfigError: there is a file where a folder is wanted.
+    """
+    from ...generative.pipelines.metadata import kind_of
+
+    if out is None:
+        return
+    if out.suffix and not out.is_dir():
+        kind_of(out)
+    wrong = next((p for p in (out, *out.parents) if p.is_file()), None)
+    if wrong is not None and (wrong != out or not out.suffix):
+        raise ConfigError(f"-o {out}: {wrong} is a file, and a folder is wanted there.", got=out)
 
 
 def _write(

@@ -52,6 +52,12 @@ RECIPES = {
     "sngan": Recipe(*_DIRECT, "a GAN with spectral norms"),
     "stylegan": Recipe(*_DIRECT, "a compact StyleGAN2"),
     "vae": Recipe(*_OWN_LOSS, "a variational autoencoder: quick and blurred"),
+    "vqvae": Recipe(
+        "generative.training.recipes",
+        "QuantizingSettings",
+        "quantizing",
+        "an autoencoder with a codebook: pictures as small whole numbers",
+    ),
     "realnvp": Recipe(*_OWN_LOSS, "a normalising flow, with exact likelihoods"),
     "text-to-image-lora": Recipe(
         "generative.training.recipes",

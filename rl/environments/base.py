@@ -16,6 +16,8 @@ import numpy as np
 from ...core.errors import ConfigError, DataError, DtypeError, IndexRangeError, ShapeError
 from ..spaces import Space
 
+NO_STATE = "no state"  # `reason` of the error of environments that do not offer theirs
+
 
 class Step(NamedTuple):
     """What one step of N environments gives.
@@ -49,14 +51,21 @@ class VectorEnv(ABC):
         id: the name that messages and records show.
         fps: pictures a second at which episodes look natural.
         max_episode_steps: after so many steps an episode is truncated; None if it is not known.
+        maker: the class or function of the user's that made it; None where the id tells.
     """
 
     num_envs: int
     observation_space: Space
     action_space: Space
     id: str = "environment"
+    maker: Any = None
     fps: int = 30
     max_episode_steps: int | None = None
+
+    @property
+    def kind(self) -> Any:
+        """What `make` makes others like it of."""
+        return self.id if self.maker is None else self.maker
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> np.ndarray:
@@ -94,7 +103,8 @@ class VectorEnv(ABC):
         """Everything that the future depends on, as arrays and JSON values."""
         raise ConfigError(
             f"{self.id} cannot be saved: it does not offer its state.\n"
-            "Environments that are built in, and subclasses of ArrayEnv, do."
+            "Environments that are built in, and subclasses of ArrayEnv, do.",
+            reason=NO_STATE,
         )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -153,6 +163,7 @@ class ArrayEnv(VectorEnv):
         self.rng = _generator(seed)
         self._state: np.ndarray | None = None
         self._steps = np.zeros(self.num_envs, np.int32)
+        self._longest = 0  # no episode has more steps
         # The rows that ended in the last step and their states, for pictures.
         self._ended: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -181,7 +192,7 @@ class ArrayEnv(VectorEnv):
         if seed is not None:
             self.rng = _generator(seed)
         self._state = self.begin(self.num_envs)
-        self._steps = np.zeros(self.num_envs, np.int32)
+        self._steps, self._longest = np.zeros(self.num_envs, np.int32), 0
         self._ended = None
         return self.observe(self._state)
 
@@ -199,12 +210,15 @@ class ArrayEnv(VectorEnv):
         if not self.trusted:
             self._check(state, reward, terminated, observation)
         steps = self._steps + 1
-        if self.max_episode_steps is None:
+        self._longest += 1
+        if self.max_episode_steps is None or self._longest < self.max_episode_steps:
             truncated = np.zeros(self.num_envs, np.bool_)
+            ended = terminated.nonzero()[0]
         else:
             truncated = steps >= self.max_episode_steps
             truncated &= ~terminated
-        ended = (terminated | truncated).nonzero()[0]
+            ended = (terminated | truncated).nonzero()[0]
+            self._longest = int(steps.max(initial=0, where=~truncated))
         final = None
         self._ended = None
         if len(ended):
@@ -248,6 +262,7 @@ class ArrayEnv(VectorEnv):
             ) from None
         self._state = np.array(new, likeness.dtype)
         self._steps = np.array(steps, np.int32)
+        self._longest = int(self._steps.max(initial=0))
         self._ended = None
         self.rng = generator
 

@@ -40,6 +40,7 @@ class CartPole(ArrayEnv):
     fps = 50
     max_episode_steps = 500
     trusted = True
+    _kernels: bool | None = None
     _high = np.array([2 * X_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
     observation_space = Box(-_high, _high)
     action_space = Discrete(2)
@@ -50,8 +51,10 @@ class CartPole(ArrayEnv):
     def advance(
         self, state: np.ndarray, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self._kernels is None:  # asked once, not at each of millions of steps
+            self._kernels = native.available()
         fits = state.dtype == np.float64 and actions.dtype == np.int64
-        if fits and state.flags.c_contiguous and native.available():
+        if self._kernels and fits and state.flags.c_contiguous:
             moved, ended = native.cartpole(state, np.ascontiguousarray(actions))
             return moved, np.ones(state.shape[1], np.float32), ended
         return self.advance_in_numpy(state, actions)
@@ -86,9 +89,7 @@ class CartPole(ArrayEnv):
         return new, np.ones(state.shape[1], np.float32), terminated
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        out = np.empty((state.shape[1], 4), np.float32)
-        out.T[...] = state
-        return out
+        return state.T.astype(np.float32, order="C")
 
     def draw(self, state: np.ndarray) -> np.ndarray:
         from . import drawing as d

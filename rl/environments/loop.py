@@ -228,7 +228,7 @@ def space_of(env: Any, what: str, name: str) -> spaces.Space:
     try:
         return spaces.of(getattr(env, what))
     except ConfigError as error:
-        raise ConfigError(f"{name}: its {what} is {error.message}", **error.facts) from None
+        raise ConfigError(f"{name}, {what}: {error.message}", **error.facts) from None
 
 
 def picture(draw: Callable[[], Any], env: Any, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def make(
     if isinstance(env, str):
         return _by_name(env, num_envs, seed, options)
     if isinstance(env, type) or (callable(env) and not hasattr(env, "step")):
-        return _called(env, num_envs, seed, options)
+        made = _called(env, num_envs, seed, options)
+        made.maker = partial(env, **options) if options else env
+        return made
     if options:
         raise ConfigError(f"{env!r} is made already: options come too late for it", got=options)
     return _given(env, num_envs, seed)
@@ -73,7 +76,9 @@ def _by_name(
         return made
     module, colon, attribute = name.partition(":")
     if colon and attribute.isidentifier():
-        return _called(_imported(module, attribute), num_envs, seed, options)
+        made = _called(_imported(module, attribute), num_envs, seed, options)
+        made.id = name
+        return made
     from .gymnasium import by_id
 
     return by_id(name, num_envs or 1, seed, options, tuple(ENVIRONMENTS))

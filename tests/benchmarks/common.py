@@ -13,6 +13,9 @@ import numpy as np
 GFLOPS, GBYTES = "GFLOP/s", "GB/s"
 
 
+DCGAN = 64  # pictures in a step of gans.py
+
+
 @dataclass
 class Job:
     """What is timed. `work` is in floating-point operations or bytes; 0 where neither fits."""
@@ -91,22 +94,27 @@ def family_jobs(job: Callable[[Path, np.ndarray[Any, Any]], Job]) -> dict[str, C
 
 
 def diffusion_jobs(
-    job: Callable[[Path, np.ndarray[Any, Any]], Job],
+    job: Callable[[Path, list[np.ndarray[Any, Any]], bool], Job],
 ) -> dict[str, Callable[[], Job]]:
-    """A job for each saved network of diffusion: `job` gets its folder and the noisy samples."""
+    """Two jobs for each saved network of diffusion: as it is, and compiled, on our side.
+
+    `job` gets its folder, the noisy samples and contexts, and whether to compile.
+    """
     from diffusion import NETWORKS
 
     folder = os.environ.get(MODELS)
     if folder is None:
         return {}
 
-    def make(name: str, shape: tuple[int, ...]) -> Callable[[], Job]:
-        return lambda: job(Path(folder) / name, numbers(*shape))
+    def make(name: str, shapes: tuple[tuple[int, ...], ...], fast: bool) -> Callable[[], Job]:
+        inputs = [numbers(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+        return lambda: job(Path(folder) / name, inputs, fast)
 
     return {
-        f"diffusion-{name}-{shape[0]}": make(name, shape)
-        for name, (_, _, shape) in NETWORKS.items()
+        f"diffusion-{name}-{shapes[0][0]}{'-compiled' * fast}": make(name, tuple(shapes), fast)
+        for name, (_, _, *shapes) in NETWORKS.items()
         if (Path(folder) / name).is_dir()
+        for fast in (False, True)
     }
 
 

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Name: its class in diffusers, settings, and the shape of what a step is given.
-NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
+# Name: its class in diffusers, settings, the shape of samples, and that of contexts if it has any.
+NETWORKS: dict[str, Any] = {
     "ddpm-cifar10-32": (
         "UNet2DModel",
         {
@@ -29,6 +29,12 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
             "norm_eps": 1e-6,
         },
         (8, 3, 32, 32),
+    ),
+    "stable-diffusion-1.5-unet": (
+        "UNet2DConditionModel",
+        {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+        (1, 4, 64, 64),
+        (1, 77, 768),
     ),
 }
 TIMESTEP = 500
@@ -48,7 +54,7 @@ def make(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "references"))
     import common
 
-    for name, (kind, settings, _) in NETWORKS.items():
+    for name, (kind, settings, *_) in NETWORKS.items():
         model = common.randomise(getattr(diffusers, kind)(**settings), seed=1)
         model.save_pretrained(folder / name)
         print(name, flush=True)

@@ -21,6 +21,7 @@ from common import (
     state_for,
     text_jobs,
 )
+from gans import JOBS as GANS
 
 import bestiary as bt
 from bestiary import nn, optim
@@ -245,27 +246,45 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 JOBS.update(family_jobs(family))
 
 
-def diffusion(folder: Path, samples: np.ndarray[Any, Any]) -> Job:
+def diffusion(folder: Path, inputs: list[np.ndarray[Any, Any]], fast: bool) -> Job:
     from diffusion import TIMESTEP
 
-    step = bt.compile(bt.load(folder).module)
-    x, t = bt.Tensor(samples), bt.Tensor(np.full(len(samples), TIMESTEP, np.float32))
-    return Job(quiet(lambda: step(x, t)))
+    module = bt.load(folder).module
+    step: Any = bt.compile(module) if fast else module
+    x, *rest = (bt.Tensor(values) for values in inputs)
+    t = bt.Tensor(np.full(len(x), TIMESTEP, np.float32))
+    return Job(quiet(lambda: step(x, t, *rest)))
 
 
 JOBS.update(diffusion_jobs(diffusion))
+JOBS.update(GANS)
 
 
 def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:
     model = bt.load(folder)
     if how == "read":
         x, last = bt.Tensor(ids), {"last": 1} if hasattr(model.module, "cache") else {}
+        # Tasks of encoders run single texts compiled.
+        network = bt.compile(model.module) if len(ids) == 1 and not last else model.module
 
         def read() -> bt.Tensor:
-            found = model.module(x, **last)
+            found = network(x, **last)
             return (found if isinstance(found, bt.Tensor) else found[0])[:, -1]
 
         return Job(quiet(read))
+    if how == "train":
+        x, y = bt.Tensor(ids[:, :-1]), bt.Tensor(ids[:, 1:].reshape(-1))
+        optimizer = optim.AdamW(model.module.parameters(), lr=1e-5)
+
+        def step() -> np.ndarray[Any, Any]:
+            scores = model.module(x)
+            loss = F.cross_entropy(bt.reshape(scores, (-1, scores.shape[-1])), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach().numpy().copy()
+
+        return Job(step)
 
     def write() -> np.ndarray[Any, Any]:
         with bt.inference_mode():

@@ -22,6 +22,7 @@ from common import (
     state_for,
     text_jobs,
 )
+from gans_torch import JOBS as GANS
 from torch import nn
 
 JOBS: dict[str, Callable[[], Job]] = {}
@@ -210,7 +211,7 @@ JOBS["resnet50-inference-8"] = resnet("resnet50", 8)
 JOBS["resnet18-inference-1"] = resnet("resnet18", 1)
 
 
-def training(module: nn.Module, optimizer: torch.optim.Optimizer, x: Any, y: Any) -> Any:
+def training(module: Any, optimizer: torch.optim.Optimizer, x: Any, y: Any) -> Any:
     def run() -> np.ndarray[Any, Any]:
         loss = F.cross_entropy(module(x), y)
         optimizer.zero_grad()
@@ -335,16 +336,18 @@ def family(folder: Path, pictures: np.ndarray[Any, Any]) -> Job:
 JOBS.update(family_jobs(family))
 
 
-def diffusion(folder: Path, samples: np.ndarray[Any, Any]) -> Job:
+def diffusion(folder: Path, inputs: list[np.ndarray[Any, Any]], fast: bool) -> Job:
     from diffusion import TIMESTEP, opened
 
     model = opened(folder).to(memory_format=torch.channels_last)
-    x = torch.from_numpy(samples).contiguous(memory_format=torch.channels_last)
-    t = torch.full((len(samples),), TIMESTEP)
-    return Job(quiet(lambda: model(x, t).sample))
+    x, *rest = (torch.from_numpy(values) for values in inputs)
+    x = x.contiguous(memory_format=torch.channels_last)
+    t = torch.full((len(x),), TIMESTEP)
+    return Job(quiet(lambda: model(x, t, *rest).sample))
 
 
 JOBS.update(diffusion_jobs(diffusion))
+JOBS.update(GANS)
 
 
 def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:
@@ -353,6 +356,13 @@ def text(folder: Path, how: str, ids: np.ndarray[Any, Any], tokens: int) -> Job:
     model, x = opened(folder), torch.from_numpy(ids)
     if how == "read":
         return Job(quiet(lambda: model(x)[0][:, -1]))
+    if how == "train":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+        def scores(x: torch.Tensor) -> torch.Tensor:
+            return model(x)[0].flatten(0, 1)
+
+        return Job(training(scores, optimizer, x[:, :-1], x[:, 1:].reshape(-1)))
 
     def write() -> torch.Tensor:
         settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}

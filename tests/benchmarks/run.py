@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for name in facts["jobs"]:
             if not arguments.only or re.search(arguments.only, name):
                 rows.append(measure(name, ours, others, arguments.rounds, folder))
+                if arguments.memory:
+                    sides = {"ours": sys.executable, **dict.fromkeys(others, arguments.peer)}
+                    rows[-1]["memory"] = {k: peak(p, k, name, folder) for k, p in sides.items()}
                 print(line(rows[-1]), flush=True)
         for side in (ours, *others.values()):
             side.close()
@@ -122,6 +125,15 @@ def measure(
     return row
 
 
+def peak(python: str, side: str, name: str, folder: Path) -> int:
+    """The most memory that a process of a job alone holds, libraries and weights included."""
+    worker = Side(python, side, folder)
+    worker.ask(do="prepare", job=name)
+    held: int = worker.ask(do="memory")["bytes"]
+    worker.close()
+    return held
+
+
 def shown(seconds: float) -> str:
     if seconds < 1e-3:
         return f"{seconds * 1e6:8.2f} µs"
@@ -140,6 +152,8 @@ def line(row: dict[str, Any]) -> str:
                 f"   {other} {shown(found['seconds'])}   {found['times_faster']:.2f}x as fast"
                 f" ({low:.2f}..{high:.2f})   difference {found['difference']}"
             )
+    for side, held in row.get("memory", {}).items():
+        text += f"   {side} holds {held / 1e6:,.0f} MB"
     return text
 
 
@@ -150,6 +164,7 @@ def main() -> None:
     parser.add_argument("--onnx", action="store_true", help="its onnxruntime too, for families")
     parser.add_argument("--only", help="jobs whose name holds this, a regular expression")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory", action="store_true", help="what a process of each job holds")
     parser.add_argument("--json", help="write the rows to this file")
     arguments = parser.parse_args()
     if arguments.models:

@@ -39,7 +39,9 @@ def test_pictures_equal_the_references(model: ClassToImage, replay: Any, slicing
 
 def test_labels_by_name_and_number(model: ClassToImage) -> None:
     named = model(1, label="Thing 3", seed=0, output="array", **QUICK)
-    np.testing.assert_array_equal(named, model(1, label=3, seed=0, output="array", **QUICK))
+    # The second may run compiled, which sums in another order.
+    again = model(1, label=3, seed=0, output="array", **QUICK)
+    np.testing.assert_allclose(named, again, atol=1e-5)
     both = model(2, label=["thing 3", 4], seed=0, output="array", **QUICK)
     np.testing.assert_allclose(both[:1], named, atol=1e-5)
     assert model(1, seed=3, **QUICK)[0].info["bestiary"]["label"] == 3

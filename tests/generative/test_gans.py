@@ -6,7 +6,7 @@ import pytest
 import bestiary as bt
 from bestiary.core.errors import BestiaryError, ConfigError, DataError, ShapeError
 from bestiary.generative import dcgan, sngan, stylegan, wgan_gp
-from bestiary.generative.small import halvings
+from bestiary.generative.small import frozen, halvings
 
 KINDS = {
     "dcgan": (dcgan.Config, dcgan.DCGAN),
@@ -50,6 +50,19 @@ def test_every_parameter_of_both_players_learns(kind, classes):
             assert (p.detach().numpy() != before[f"{part}.{name}"]).any(), (
                 f"{part}.{name} stays as it was"
             )
+
+
+def test_the_generators_turn_computes_nothing_for_the_critic():
+    gan = made("dcgan")
+    with bt.profile() as seen:
+        gan.update(pictures())
+    convolutions = len(gan.critic.convs)
+    found = sum(call.name == "conv2d_weight_grad" for call in seen.ops)
+    assert found == 2 * convolutions + len(gan.generator.convs) + 2
+    assert all(p.requires_grad and p.grad is None for p in gan.critic.parameters())
+    with frozen(gan.critic):
+        assert not any(p.requires_grad for p in gan.critic.parameters())
+    assert all(p.requires_grad for p in gan.critic.parameters())
 
 
 @pytest.mark.parametrize("size", [16, 28, 48])

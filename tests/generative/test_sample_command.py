@@ -14,8 +14,11 @@ from PIL import Image
 import bestiary as bt
 from bestiary.core.errors import DataError
 from bestiary.core.weights import save_file
+from bestiary.generative import vqvae
 from bestiary.generative.pipelines.metadata import settings_of, write_picture
+from bestiary.generative.tasks.codebook import CodebookAutoencoder
 from bestiary.generative.tasks.text_to_image import TextToImage
+from bestiary.hub.card import Card
 from bestiary.hub.cli import _run
 from bestiary.hub.commands import sample
 
@@ -55,6 +58,26 @@ def test_a_picture_is_made_again(here: Path, text_folder: Path, capfd: Any) -> N
     # Of a folder by its name alone nobody knows which is meant.
     assert _run(["sample", "--from", "a.png"]) == 1
     assert "Say where yours is" in capfd.readouterr().err
+
+
+def test_numbers_that_are_nought_count(here: Path, text_folder: Path, capfd: Any) -> None:
+    arguments = ["sample", str(text_folder), PROMPT, *QUICK, "--seed", "0", "--guidance", "0"]
+    assert _run([*arguments, "-o", "a.png"]) == 0
+    assert "seed 0," in capfd.readouterr().err
+    said = settings_of("a.png")
+    assert said["seed"] == 0 and said["guidance"] == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "words"), [("a.xyz", "not as .xyz"), ("file/a.png", "file is a file"), ("file", "file")]
+)
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    here: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:
+    Path("file").write_text("")
+    monkeypatch.setattr(sample, "load", None)  # not even that
+    assert _run(["sample", "ddpm-fashion", "-o", out]) == 1
+    assert words in capfd.readouterr().err
 
 
 def test_several_pictures(here: Path, text_folder: Path, capfd: Any) -> None:
@@ -97,6 +120,20 @@ def test_pictures_of_classes_and_of_one_kind(here: Path) -> None:
     assert np.abs(pixels("sample.png") - pixels("b.png")).max() <= 1
     assert _run(["sample", str(DATA / "ddpm-pipeline"), *arguments, "-o", "kind.png"]) == 0
     assert settings_of("kind.png")["model"] == "ddpm-pipeline"
+
+
+def test_a_codebook_draws_codes(here: Path, capfd: Any) -> None:
+    card = Card(name="book", architecture="vqvae", task="image-autoencoding")
+    config = vqvae.Config(size=8, channels=1, width=4, entries=8)
+    network = vqvae.VQVAE(config).eval()
+    made = CodebookAutoencoder(network, architecture="vqvae", config=config, card=card)
+    made.save(here / "book")
+    assert _run(["sample", "book", "-n", "4", "--seed", "3", "-o", "a.png"]) == 0
+    assert pixels("a.png").shape == (18, 18)
+    assert _run(["sample", "book", "--from", "a.png", "-o", "b.png"]) == 0
+    assert (pixels("a.png") == pixels("b.png")).all()
+    assert _run(["sample", "book", "--label", "1"]) == 1
+    assert "takes no --label" in capfd.readouterr().err
 
 
 def test_adapters(here: Path, text_folder: Path, capfd: Any) -> None:
@@ -176,5 +213,5 @@ def test_settings_in_files(tmp_path: Path, text_model: TextToImage) -> None:
     assert pixels(tmp_path / "a.jpg").shape == (16, 16, 3)
     assert bt.__version__ == settings_of(path)["bestiary"]
     (tmp_path / "b.png").write_bytes(b"none")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not an image"):
         settings_of(tmp_path / "b.png")

@@ -213,7 +213,7 @@ def test_what_cannot_be_taught(text_folder: Path, folder: Path, tmp_path: Path) 
         job.fit()
     broken = folder / "3.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not an image"):
         TextToImageLoRA(plain, pictures, Settings(**QUICK), out=tmp_path)
     with pytest.raises(ConfigError, match="rank"):
         Settings(rank=0)

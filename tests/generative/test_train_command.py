@@ -8,10 +8,23 @@ from click.testing import CliRunner
 from PIL import Image
 
 import bestiary as bt
-from bestiary.core.errors import ConfigError, DataError, GradError
+from bestiary.core.data import read_image
+from bestiary.core.errors import (
+    ConfigError,
+    DataError,
+    DtypeError,
+    GradError,
+    IndexRangeError,
+    ShapeError,
+)
 from bestiary.core.notice import TrainingWarning
-from bestiary.generative.training import adversarial, autoencoding, diffusion
-from bestiary.generative.training.alarms import CollapseAlarm, check_figures
+from bestiary.generative.training import adversarial, alarms, autoencoding, diffusion, quantizing
+from bestiary.generative.training.alarms import (
+    CollapseAlarm,
+    check_codebook,
+    check_figures,
+    codebook_use,
+)
 from bestiary.generative.training.grids import grid
 from bestiary.generative.training.pictures import Batches, Pictures, read_pictures
 from bestiary.generative.training.schedules import rates
@@ -67,12 +80,85 @@ def test_a_folder_becomes_a_model(recipe, folder, tmp_path):
     log = bt.read_run(tmp_path / "out")
     assert log.status == "finished" and log.about["hyperparameters"]["recipe"] == recipe
     assert any(name.startswith("train/") for name in log.scalars) and log.images["samples"]
+    assert recipe == "ddpm" or said["variety"] > 0
     with pytest.raises(DataError, match="dogs"):
         model(1, label="dgos")
     with pytest.raises(DataError, match="0 to 1"):
         model(1, label=2)
     with pytest.raises(ConfigError):
         model(0)
+
+
+def test_a_folder_becomes_a_codebook(folder, tmp_path):
+    words = "--size 8 --steps 5 --batch-size 4 --samples 6 --width 8 --entries 16 --quiet --json"
+    result = run("vqvae", folder, *words.split(), "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["steps"] == 5 and 0 < said["codebook used"] <= 1 <= said["perplexity"] <= 16
+    model = bt.load(said["folder"])
+    assert model.task == "image-autoencoding" and "2 x 2 of 16 codes" in repr(model)
+    files = [str(p) for p in sorted((folder / "cats").iterdir())]
+    codes = model.encode(files)
+    assert codes.shape == (6, 2, 2) and codes.dtype == np.int64 and codes.max() < 16
+    assert (model.encode(files[2]) == codes[2:3]).all()
+    whole, part = model.decode(codes, output="array"), model.decode(codes[1:2], output="array")
+    assert whole[1:2] == pytest.approx(part, abs=1e-5)
+    assert model(files[0]).size == (8, 8) and model(files[0]).mode == "RGB"
+    assert len(model(files)) == 6
+    # The same by hand: what is decoded are the entries that the codes name.
+    book = model.module.codebook.entries.numpy()
+    assert (
+        model.module.codebook.look_up(bt.tensor(codes)).numpy()[0, :, 1, 0] == book[codes[0, 1, 0]]
+    ).all()
+    # One grid for each pass of three batches, and the last: originals over what is kept of them.
+    grids = sorted((tmp_path / "out" / "samples").glob("*.png"))
+    assert [one.stem for one in grids] == ["epoch-001", "last"]
+    first, last = (read_image(one) for one in grids)
+    assert first.size == (3 * 9 - 1, 2 * 9 - 1)
+    assert (np.asarray(first)[:8] == np.asarray(last)[:8]).all()
+    log = bt.read_run(tmp_path / "out")
+    assert log.status == "finished" and log.about["hyperparameters"]["recipe"] == "vqvae"
+    assert any("codebook used" in name for name in log.scalars) and len(log.images["samples"]) == 2
+
+
+def test_a_codebook_draws_by_use_and_refuses_what_is_none(folder, tmp_path):
+    settings = quantizing.Settings(width=4, entries=8, steps=2, batch_size=4, samples=4)
+    trained = quantizing.Quantizing(pictures(), settings, out=tmp_path, quiet=True)
+    model = trained.fit()
+    model.module.codebook.uses.array[...] = np.eye(8)[3]
+    alone = model.decode(np.full((1, 2, 2), 3), output="array")
+    assert (model.sample(2, seed=0, output="array") == alone).all()
+    model.module.codebook.uses.array[...] = 1
+    pair, second = model.sample(2, seed=4, output="array"), model.sample(seed=5, output="array")
+    assert pair[1:] == pytest.approx(second, abs=1e-6) and (pair[0] != pair[1]).any()
+    with pytest.raises(ShapeError, match="2, 2"):
+        model.decode(np.zeros((1, 3, 3), np.int64))
+    with pytest.raises(IndexRangeError, match="there are 8"):
+        model.decode(np.full((1, 2, 2), 8))
+    with pytest.raises(DtypeError, match="whole numbers"):
+        model.decode(np.zeros((1, 2, 2)))
+    with pytest.raises(DataError, match="empty"):
+        model.encode([])
+    with pytest.raises(DataError, match="there is no file"):
+        model.encode(folder / "cats" / "none.png")
+    with pytest.raises(ConfigError, match="0 pictures"):
+        model.sample(0)
+
+
+def test_quantizing_measures_on_averaged_entries(tmp_path):
+    settings = quantizing.Settings(width=4, entries=8, steps=3, batch_size=8, ema=0.5, restart=0.0)
+    trained = quantizing.Quantizing(pictures(64), settings, out=tmp_path, quiet=True)
+    seen = [trained.module.codebook.entries.numpy().copy()]
+    trained.trainer.callbacks = [
+        lambda t: seen.append(t.module.codebook.entries.numpy().copy()) and None
+    ]
+    trained.fit()
+    wanted = seen[0].astype(float)
+    for step, entries in enumerate(seen[1:], 1):
+        wanted += (1 - min(0.5, step / (step + 9))) * (entries - wanted)
+    assert trained.module.codebook.entries.numpy() == pytest.approx(wanted, abs=1e-5)
+    codes = trained.module.encode(bt.tensor(trained._measured)).numpy()
+    assert trained.last["codebook used"] == len(set(codes.ravel().tolist())) / 8
 
 
 def test_a_run_that_is_given_takes_the_figures(tmp_path):
@@ -114,7 +200,7 @@ def stopped(trainer, at):
 
 
 @pytest.mark.filterwarnings("ignore:mode collapse")
-@pytest.mark.parametrize("kind", ["ddpm", "dcgan", "wgan-gp", "vae"])
+@pytest.mark.parametrize("kind", ["ddpm", "dcgan", "wgan-gp", "vae", "vqvae"])
 def test_resuming_is_bit_identical(kind, tmp_path):
     data = pictures()
     common = {"steps": 9, "batch_size": 4, "samples": 4, "save_every": 4}
@@ -124,6 +210,10 @@ def test_resuming_is_bit_identical(kind, tmp_path):
             small = {"channels": (8, 8), "layers": 1, "timesteps": 20, "sample_steps": 2}
             settings = diffusion.Settings(**common, **small, warmup=2)
             return diffusion.Diffusion(data, settings, out=out, quiet=True)
+        if kind == "vqvae":
+            small = {"width": 4, "features": 3, "entries": 8}
+            settings = quantizing.Settings(**common, **small, warmup=2)
+            return quantizing.Quantizing(data, settings, out=out, quiet=True)
         if kind == "vae":
             settings = autoencoding.Settings(**common, width=4, latent_size=3, warmup=2)
             return autoencoding.Autoencoding(data, settings, kind=kind, out=out, quiet=True)
@@ -288,6 +378,44 @@ def test_alarms():
         check_figures({"critic": 1.0, "generator": float("nan")}, 3, 1e-4)
 
 
+@pytest.mark.parametrize("kind", ["vae", "ddpm"])
+def test_pictures_that_are_all_alike_are_told(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(alarms, "_PATIENCE", 1)
+    common = {"steps": 1, "batch_size": 4, "samples": 4}
+    if kind == "vae":
+        settings = autoencoding.Settings(width=8, latent_size=4, **common)
+        job = autoencoding.Autoencoding(pictures(), settings, out=tmp_path, quiet=True)
+    else:
+        settings = diffusion.Settings(channels=(8,), sample_steps=2, **common)
+        job = diffusion.Diffusion(pictures(), settings, out=tmp_path, quiet=True)
+    monkeypatch.setattr(job, "samples", lambda module: np.zeros((4, 1, 8, 8), np.float32))
+    job.trainer.step = 1
+    with pytest.warns(TrainingWarning, match="mode collapse"):
+        assert job._evaluate(job.module)["variety"] == 0
+
+
+def test_codebook_alarm(tmp_path):
+    assert codebook_use(np.arange(8), 8) == (1.0, pytest.approx(8))
+    assert codebook_use(np.zeros((4, 4), int), 16) == (1 / 16, pytest.approx(1))
+    share, perplexity = codebook_use(np.array([0, 0, 0, 1]), 100)
+    assert share == 0.5  # four codes can use four entries at most
+    assert perplexity == pytest.approx(4 / 27**0.25)
+    check_codebook(0.05, 100)  # so early it says nothing
+    check_codebook(0.2, 1000)
+    with pytest.warns(TrainingWarning, match="codebook collapse at step 1000: only 5.0%"):
+        check_codebook(0.05, 1000)
+
+
+def test_a_codebook_that_diverges_says_so(tmp_path):
+    settings = quantizing.Settings(
+        width=4, entries=8, steps=50, batch_size=8, lr=1.0, clip=1e9, warmup=0, samples=4
+    )
+    trained = quantizing.Quantizing(pictures(64), settings, out=tmp_path, quiet=True)
+    trained.module.encoder[0].weight.array[...] = np.nan
+    with pytest.raises(GradError, match="nan"):
+        trained.fit()
+
+
 def test_grid():
     samples = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 1, 4, 6))
     picture = np.asarray(grid(samples, 3, zoom=2))
@@ -316,6 +444,9 @@ def test_lists():
         (["ddpm", "fashion-mnist", "--channels", "a,b"], "commas"),
         (["ddpm", "fashion-mnist", "--schedule", "square"], "schedule"),
         (["vae", "fashion-mnist", "--lr", "-1"], "lr"),
+        (["vqvae", "fashion-mnist", "--entries", "0"], "entries"),
+        (["vqvae", "fashion-mnist", "--latent-size", "8"], "no setting --latent-size"),
+        (["vqvae", "fashion-mnist", "--size", "30"], "multiple of 4"),
         (["dcgan", "/nowhere", "--epochs", "1"], "neither a folder"),
     ],
 )

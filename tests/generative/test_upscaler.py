@@ -220,3 +220,14 @@ def test_bad_input():
         model(photo(), tile=0)
     with pytest.raises(ConfigError, match="overlap"):
         model(photo(), overlap=-1)
+
+
+def test_photographs_are_turned_as_cameras_say(tmp_path):
+    model, picture = upscaler(), photo()
+    exif = Image.Exif()
+    exif[0x0112] = 8  # to be shown turned to the left
+    picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "a.png", exif=exif)
+    wanted = np.asarray(model(picture))
+    assert np.array_equal(np.asarray(model(Image.open(tmp_path / "a.png"))), wanted)
+    assert np.array_equal(np.asarray(model(tmp_path / "a.png")), wanted)
+    assert np.array_equal(np.asarray(model((tmp_path / "a.png").read_bytes())), wanted)

@@ -17,6 +17,7 @@ from bestiary.hub.cli import _run
     [
         ("resnet-fashion", "pictures", True),
         ("ddpm-fashion", "samples", True),
+        ("dcgan-fashion", "pictures", True),
         ("ppo-cartpole", "actions", False),
     ],
 )

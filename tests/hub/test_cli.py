@@ -181,3 +181,22 @@ def test_info_of_a_folder(capfd, tmp_path):
     assert json.loads(capfd.readouterr().out)["task"] == "image-classification"
     assert _run(["info", str(tmp_path)]) == 1
     assert "no config.json" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "wanted"),
+    [("", None, "19"), ("", "7", "7"), ("import numpy", None, "None")],
+)
+def test_threads_of_blas_wait_shortly(before: str, given: str | None, wanted: str) -> None:
+    name = "OPENBLAS_THREAD_TIMEOUT"
+    code = f"""
+{before}
+import os
+import bestiary.hub.cli as cli
+cli._run = lambda arguments: print(os.environ.get("{name}"))
+cli.main([])
+"""
+    here = {key: value for key, value in os.environ.items() if key != name}
+    here |= {} if given is None else {name: given}
+    run = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True)
+    assert run.stdout.strip() == wanted, run.stderr

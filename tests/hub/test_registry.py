@@ -55,7 +55,8 @@ def test_listing_with_patterns_and_filters():
     lite = bt.list_models("efficientnet*")
     assert lite and all(name.startswith("efficientnet") for name in lite)
     assert bt.list_models("LITE1") == ["efficientnet-lite1"]
-    assert bt.list_models(task="no-such-task") == []
+    with pytest.raises(bt.errors.ConfigError, match="Tasks: "):
+        bt.list_models(task="no-such-task")
     assert set(bt.list_models(commercial=True)) <= set(everything)
     assert "efficientnet-lite0" in bt.list_models(commercial=True)
 

@@ -353,3 +353,24 @@ def test_balances_the_pole() -> None:
         exploration_final_eps=0.04,
     ).learn(50_000, progress=False)
     assert max(line["return"] for line in agent.history) > 150
+
+
+@pytest.mark.parametrize("algorithm, env", [(DQN, "CartPole-v1"), (SAC, "Pendulum-v1")])
+def test_the_learning_rate_falls(algorithm: Any, env: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"anneal": True, "learning_rate": 1e-2, "hidden": (8,)}
+    settings |= {"learning_starts": 4, "batch_size": 8, "buffer_size": 200, "train_freq": 1}
+    rates: list[float] = []
+
+    def watch(agent: Any) -> bool:
+        found = {g["lr"] for o in agent.optimizers().values() for g in o.param_groups}
+        assert len(found) == 1
+        rates.append(*found)
+        return agent.steps < 20
+
+    algorithm(env, seed=0, **settings).learn(40, watch, progress=False, out=tmp_path)
+    assert rates[0] == pytest.approx(1e-2) and rates[-1] == pytest.approx(1e-2 * (1 - 19 / 40))
+    resumed = algorithm(env, seed=0, **settings).learn(40, progress=False, resume=tmp_path)
+    whole = algorithm(env, seed=0, **settings).learn(40, progress=False)
+    seen = whole.observation_space.sample(0, 5)
+    np.testing.assert_array_equal(resumed.act(seen), whole.act(seen))
+    assert whole.optimizers().popitem()[1].param_groups[0]["lr"] == pytest.approx(1e-2 / 40)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bestiary.core.notice import TrainingWarning
 from bestiary.hub.cli import main
 from bestiary.rl import load_agent
 
@@ -39,8 +42,9 @@ def test_an_agent_with_a_memory(tmp_path: Path, capsys: Any) -> None:
     agent = load_agent(tmp_path / "run" / "agent")
     assert agent.name == "RecurrentPPO" and agent.settings.memory == 8
     assert run("play", str(tmp_path / "run" / "agent")) == 0
-    assert run("train", "recurrent-ppo", "Catch-v0", "--out", str(tmp_path / "c")) == 1
-    assert "pictures" in capsys.readouterr().err
+    capsys.readouterr()
+    assert run("train", "recurrent-ppo", "Catch-v0", *SHORT, "--out", str(tmp_path / "c")) == 0
+    assert load_agent(tmp_path / "c" / "agent").network.pixels is not None
 
 
 @pytest.mark.parametrize("recipe", ["a2c", "dqn", "sac", "td3", "reinforce", "recurrent-ppo"])
@@ -107,3 +111,50 @@ def test_words_are_settings_too(tmp_path: Path, capsys: Any) -> None:
     assert load_agent(tmp_path / "b" / "agent").settings.ent_coef == 0.25
     assert run(*words, "--ent-coef", "atuo", "--out", str(tmp_path / "c")) == 1
     assert "auto_0.1" in capsys.readouterr().err
+
+
+OWN_MODULE = """
+import gymnasium, numpy as np
+
+class MyEnv(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._see(), {}
+
+    def step(self, action):
+        right, self.steps = float(action == (self.seen[0] > 0)), self.steps + 1
+        return self._see(), right, False, self.steps == 10, {}
+
+    def _see(self):
+        self.seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.seen
+"""
+
+
+@pytest.mark.parametrize("recipe", ["ppo", "recurrent-ppo", "dqn"])
+def test_an_environment_of_the_users(
+    recipe: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """It offers no state: all but the environment goes on, and that begins anew."""
+    pytest.importorskip("gymnasium")
+    name = f"of_mine_{recipe.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(OWN_MODULE)
+    monkeypatch.chdir(tmp_path)
+    words = ["train", recipe, f"{name}:MyEnv", "--hidden", "8", "--quiet", "--out", "run"]
+    words += ["--buffer-size", "500"] if recipe == "dqn" else ["--n-steps", "16"]
+    assert run(*words, "--steps", "96", "--checkpoint-every", "32") == 0
+    assert load_agent("run/agent").steps == 96
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    shutil.rmtree(newest)
+    with pytest.warns(TrainingWarning, match="does not offer its state"):
+        assert run(*words, "--steps", "96", "--resume", "auto") == 0
+    assert load_agent("run/agent").steps == 96
+    assert run("evaluate", "run/agent", "--episodes", "2", "--env", f"{name}:MyEnv") == 0
+    # What a file names is not imported.
+    sys.modules.pop(name)
+    assert run("play", "run/agent") == 1 and name not in sys.modules
+    assert f"--env {name}:MyEnv" in capsys.readouterr().err

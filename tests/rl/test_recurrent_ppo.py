@@ -13,6 +13,7 @@ from bestiary.core.tensor import Tensor
 from bestiary.rl import PPO, Box, Discrete, RecurrentPPO, evaluate, load_agent, record
 from bestiary.rl.environments.base import ArrayEnv
 from bestiary.rl.environments.cartpole import CartPole
+from bestiary.rl.environments.catch import Catch
 from bestiary.rl.episodes import record_episodes
 from bestiary.rl.recurrent_ppo import Sequences, sequences_of
 
@@ -52,6 +53,20 @@ class Blind(CartPole):
         return np.ascontiguousarray(state[::2].T, np.float32)
 
 
+class Vanishing(Catch):
+    """Catch in pictures that show the ball only at the top: where it falls must be remembered."""
+
+    id = "Vanishing"
+
+    def __init__(self, num_envs: int = 1, *, rows: int = 6, **rest: Any) -> None:
+        super().__init__(num_envs, rows=rows, columns=5, **rest)
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        shown = super().observe(state)
+        shown[state[0] > 0, :, : -self.cell] = 0
+        return shown
+
+
 SMALL: dict[str, Any] = {"hidden": (16,), "memory": 16, "num_envs": 8, "n_steps": 32}
 FAST: dict[str, Any] = {"gamma": 0.3, "learning_rate": 1e-2, "n_epochs": 4, "batch_size": 128}
 
@@ -66,6 +81,17 @@ def test_only_a_memory_knows_what_was_seen() -> None:
     assert data.returns.mean() > 7.3
 
 
+def test_pictures_are_remembered() -> None:
+    settings: dict[str, Any] = {
+        "num_envs": 16, "n_steps": 20, "batch_size": 160, "n_epochs": 4, "learning_rate": 3e-3,
+        "hidden": (32,), "ent_coef": 0.01, "gamma": 0.9,
+    }  # fmt: skip
+    agent = RecurrentPPO(Vanishing, seed=0, memory=32, **settings).learn(32_000, progress=False)
+    assert evaluate(agent, Vanishing, 100, progress=False).mean > 0.9
+    plain = PPO(Vanishing, seed=0, **settings).learn(32_000, progress=False)
+    assert evaluate(plain, Vanishing, 100, progress=False).mean < 0.5
+
+
 def test_sequences_end_where_episodes_do() -> None:
     ended = np.zeros((5, 3), bool)
     ended[1, 0] = ended[4, 1] = ended[0, 2] = ended[1, 2] = True
@@ -74,7 +100,7 @@ def test_sequences_end_where_episodes_do() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("env", [Delayed, "Pendulum-v1"])
+@pytest.mark.parametrize("env", [Delayed, "Pendulum-v1", Vanishing])
 def test_learning_sees_what_acting_saw(env: Any) -> None:
     """Before the first update, probabilities and values of sequences are those of acting."""
     agent = RecurrentPPO(env, seed=0, **SMALL)
@@ -151,8 +177,8 @@ def test_saving_and_resuming(tmp_path: Path) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ConfigError, match="pictures of shape"):
-        RecurrentPPO("Catch-v0")
+    with pytest.raises(ConfigError, match=r"pictures of shape .* too small"):
+        RecurrentPPO(lambda: Vanishing(rows=2))
     with pytest.raises(ConfigError, match="memory is a whole number"):
         RecurrentPPO("CartPole-v1", memory=0)
     with pytest.raises(ConfigError, match="Near: memory"):

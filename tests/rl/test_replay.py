@@ -182,3 +182,27 @@ def test_wrong_data() -> None:
         replay.load_state(other.state())
     with pytest.raises(DataError, match=r"lacks .*reward"):
         replay.load_state({"row": 1})
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_a_cut_ends_the_episodes_where_they_are(n_steps: int) -> None:
+    replay = Replay(40, SPACE, Discrete(5), 2, discount=0.9, n_steps=n_steps, seed=1)
+    replay.cut()  # there is nothing to cut
+    zero, no = np.zeros(2, np.float32), np.zeros(2, np.bool_)
+
+    def see(number: float) -> np.ndarray:
+        return np.full((2, 2), number, np.float32)
+
+    for t in range(4):
+        replay.add(see(t), np.zeros(2, int), Step(see(t + 1), zero + 1, no, no, None))
+    replay.cut()
+    for t in range(100, 103):
+        replay.add(see(t), np.zeros(2, int), Step(see(t + 1), zero + 1, no, no, None))
+    batch = replay.sample(300)
+    before = batch.observation[:, 0] < 50
+    assert before.any() and not before.all()
+    np.testing.assert_array_equal(batch.next_observation[:, 0] < 50, before)
+    last = batch.observation[:, 0] == 3  # it has a future: the episode was cut
+    np.testing.assert_allclose(batch.next_observation[last], 4)
+    np.testing.assert_allclose(batch.discount[last], 0.9)
+    np.testing.assert_allclose(batch.reward[last], 1)

@@ -61,6 +61,21 @@ def test_classifier(tmp_path: Path) -> None:
     assert model.probabilities([]).shape == (0, 5)
 
 
+def test_single_texts_run_compiled(tmp_path: Path) -> None:
+    """With few programs for all lengths, which say what the network says."""
+    model = model_of(tmp_path, "-classes")
+    texts = ["a cat", "a cat sat on the mat .", "dog " * 9, "dog " * 12]
+    for text in texts * 2:
+        logits = scores_of(model, text).numpy()[0]
+        assert np.allclose(model.scores([text])[0], logits, atol=1e-5)
+    assert model._program is not None
+    assert len(model._program[1].explain()) == 1  # all are read as 16 tokens
+    long = "cat " * 30
+    assert np.allclose(model.scores([long])[0], scores_of(model, long).numpy()[0], atol=1e-5)
+    model.compile = False
+    assert np.allclose(model.scores([long])[0], scores_of(model, long).numpy()[0], atol=1e-6)
+
+
 def test_pairs_and_one_output(tmp_path: Path) -> None:
     model = bt.load(tmp_path_of(model_of(tmp_path, "-classes"), tmp_path), num_classes=1)
     documents = ["a cat", "a dog sat", "paris"]

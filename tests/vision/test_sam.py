@@ -252,7 +252,8 @@ def test_trained_parameters_get_gradients_and_are_saved(model: Any, tmp_path: Pa
     again = load(tmp_path / "kept")
     picture = stored_of(FOLDERS[0])["picture"]
     before, after = model(picture, (20, 30)), again(picture, (20, 30))
-    assert [m.score for m in before] == [m.score for m in after]
+    # The first may run compiled by now, which rounds in other places.
+    assert [m.score for m in before] == pytest.approx([m.score for m in after], rel=1e-5)
 
 
 def test_the_command_line(picture: np.ndarray, tmp_path: Path) -> None:

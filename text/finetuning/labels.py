@@ -162,9 +162,14 @@ def finetune(
         ids, mask, wanted = (Tensor(part).to(device=new.device) for part in batch)
         return F.cross_entropy(module(ids, None if batch[1].all() else mask), wanted)
 
+    classes = len(found.labels)
+    matrix = np.zeros((classes, classes), np.int64)
+
     def measure() -> dict[str, float]:
-        best = new.scores(kept, batch_size=2 * how.batch_size)
-        return {"accuracy": float((best.argmax(axis=1) == targets[held]).mean())}
+        best = new.scores(kept, batch_size=2 * how.batch_size).argmax(axis=1)
+        matrix[...] = 0
+        np.add.at(matrix, (targets[held], best), 1)
+        return {"accuracy": float((best == targets[held]).mean())}
 
     def rate_of(name: str) -> float:
         return how.head_lr if name.startswith(heads) else how.lr
@@ -177,6 +182,7 @@ def finetune(
             decayed_apart(new.module, rate_of, how.weight_decay),
             measure,
             {"texts": f"{len(train)} trained on, {len(held)} held out"},
+            lambda: (found.labels, matrix),
         ),
         how,
         out=out,

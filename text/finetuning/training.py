@@ -186,6 +186,7 @@ class Job:
         loss: of the network and a batch.
         groups: parameters with their rates.
         measure: figures of the held-out part.
+        confusion: labels and counts of the last measure, (N, N), rows true; None without classes.
         facts: of the data, for the card.
     """
 
@@ -195,6 +196,7 @@ class Job:
     groups: list[dict[str, Any]]
     measure: Callable[[], Mapping[str, float]]
     facts: dict[str, Any]
+    confusion: Callable[[], tuple[Sequence[str], Any]] | None = None
 
 
 def fit(
@@ -217,12 +219,15 @@ def fit(
 
     def evaluate(_: nn.Module) -> Mapping[str, float]:
         figures.update(job.measure())
+        if run is not None and job.confusion is not None:
+            labels, counts = job.confusion()
+            run.confusion("held-out", counts, labels, trainer.step)
         return figures
 
     module.train()
     try:
         with logged(out, {"model": new.card.training["from"], **vars(settings)}, module) as run:
-            history = Trainer(
+            trainer = Trainer(
                 module,
                 optimizer,
                 job.loss,
@@ -233,7 +238,8 @@ def fit(
                 evaluate=evaluate,
                 run=run,
                 quiet=quiet,
-            ).fit()
+            )
+            history = trainer.fit()
     finally:
         module.eval()
         module.requires_grad_(True)

@@ -99,7 +99,7 @@ class TextClassifier(EncoderTask):
             raise DataError(f"{len(rows)} texts and {len(others)} pairs: one for each is wanted")
 
         def run(inputs: dict[str, Tensor], mask: Array) -> Array:
-            return as_array(self.module(**inputs))
+            return as_array(self._network(inputs))
 
         found = self._run(run, rows, others, batch_size=batch_size, truncate=truncate)
         return np.stack(found) if found else np.zeros((0, len(self.labels)), np.float32)

@@ -83,7 +83,7 @@ class Embedder(EncoderTask):
             skip = len(self._need_tokenizer().encode(before)) - 1  # without the token at the end
 
         def run(inputs: dict[str, Tensor], mask: Array) -> Array:
-            found = self.module(**inputs)
+            found = self._network(inputs)
             tokens = as_array(found if isinstance(found, Tensor) else found.last_hidden_state)
             if skip:
                 mask = mask.copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,14 +13,23 @@ from ...core.insight.progress import progress
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ..tokens.checks import check_joined
+from ..tokens.parts import Encoded
 from .base import TextTask
+
+if TYPE_CHECKING:
+    from ...core.graph.compiled import Compiled
 
 Array = np.ndarray[Any, Any]
 BATCH = 32
+_STEP = 16  # tokens: a single text is padded to a multiple, so that few lengths are compiled
+_LONGEST = 256  # tokens of a text that is compiled: longer ones gain nothing
+_EAGER_CALLS = 1  # with texts of one length, before it pays to compile
 
 
 class EncoderTask(TextTask):
     """A network that reads whole texts, or pairs of them."""
+
+    _program: tuple[Any, Compiled] | None = None  # of which network
 
     @property
     def max_length(self) -> int:
@@ -70,8 +79,11 @@ class EncoderTask(TextTask):
                 )
                 if encoded.ids.shape[1] > self.max_length:
                     raise too_long(self.card.name, encoded.ids.shape[1], self.max_length)
+                single = self._compiles(encoded.ids.shape)
+                if single:
+                    encoded = _rounded_up(encoded, self.max_length, tokenizer.pad)
                 with inference_mode():
-                    answers = function(self._inputs(encoded), encoded.mask)
+                    answers = function(self._inputs(encoded, masked=single), encoded.mask)
                 for row, answer in zip(rows, answers, strict=True):
                     found[row] = answer
                 bar.update(len(rows))
@@ -89,14 +101,47 @@ class EncoderTask(TextTask):
 
         return finetune(self, data, **settings)
 
-    def _inputs(self, encoded: Any) -> dict[str, Tensor]:
-        """The arguments of the network; masks and segments that say nothing are left out."""
+    def _inputs(self, encoded: Any, *, masked: bool = False) -> dict[str, Tensor]:
+        """The arguments of the network; masks and segments that say nothing are left out.
+
+        Args:
+            masked: give the mask in any case, so that one program serves texts with and without.
+        """
         inputs = {"input_ids": Tensor(encoded.ids)}
-        if not encoded.mask.all():
+        if masked or not encoded.mask.all():
             inputs["attention_mask"] = Tensor(encoded.mask)
         if encoded.types.any():
             inputs["token_type_ids"] = Tensor(encoded.types)
         return {name: x.to(device=self.device) for name, x in inputs.items()}
+
+    def _compiles(self, shape: tuple[int, ...]) -> bool:
+        """Whether the network runs compiled: for a single short text, where it is much faster."""
+        rows, length = shape
+        return self.compile and rows == 1 and length <= _LONGEST and self.device.type == "cpu"
+
+    def _network(self, inputs: dict[str, Tensor]) -> Any:
+        """The outputs of the network, from a program where there is one for this length."""
+        if not self._compiles(inputs["input_ids"].shape):
+            return self.module(**inputs)
+        if self._program is None or self._program[0] is not self.module:
+            from ...core.graph.compiled import Compiled
+
+            lengths = _LONGEST // _STEP
+            fast = Compiled(self.module, after=_EAGER_CALLS, quiet=True, most=lengths)
+            self._program = self.module, fast
+        return self._program[1](**inputs)
+
+
+def _rounded_up(encoded: Encoded, room: int, filler: int | None) -> Encoded:
+    """A batch with more padding on the right, to a multiple of `_STEP` tokens."""
+    length = encoded.ids.shape[1]
+    more = min(-length % _STEP, room - length)
+    sides = ((0, 0), (0, more))
+    return Encoded(
+        np.pad(encoded.ids, sides, constant_values=filler or 0),
+        np.pad(encoded.mask, sides, constant_values=False),
+        np.pad(encoded.types, sides, constant_values=0),
+    )
 
 
 def too_long(name: str, got: int, room: int) -> ShapeError:

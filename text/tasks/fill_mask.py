@@ -50,7 +50,7 @@ class FillMask(EncoderTask):
 
         def run(inputs: dict[str, Tensor], real: Array) -> list[Any]:
             ids = inputs["input_ids"].cpu().array
-            scores = as_array(self.module(**inputs))
+            scores = as_array(self._network(inputs))
             places = [np.flatnonzero(row == tokenizer.mask) for row in ids]
             # Only the gaps' rows are turned into probabilities: vocabularies are large.
             return [

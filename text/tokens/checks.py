@@ -234,7 +234,7 @@ def check_ids(
 def _beyond(tokenizer: Tokenizer | None, wrong: int, vocab_size: int, model: str) -> str:
     if tokenizer is None:
         return f"the token id {wrong} is beyond the vocabulary of {model}: 0 to {vocab_size - 1}."
-    token = tokenizer.token(wrong) if wrong >= 0 else None
+    token = tokenizer.engine.token(wrong) if wrong >= 0 else None
     named = "" if token is None else f" ({token!r:.40})"
     return (
         f"the token id {wrong}{named} is beyond the vocabulary of {model}: it has {vocab_size} "

@@ -25,13 +25,15 @@ from ..runs.reader import Moment, RunLog, runs_in
 from ..runs.writer import FILE, PROFILE
 from .sampling import rebinned, smoothed, thinned
 
-KINDS = ("scalars", "histograms", "images", "texts")
+KINDS = ("scalars", "histograms", "images", "texts", "confusions")
 _EVERY = 1.0  # seconds between looks at the files
 _SEARCH_EVERY = 5.0  # seconds between searches for new runs
 _LARGEST_JSON = 64 << 20
 _BINS = 64
 _MOMENTS = 80  # histograms of one tag that are drawn
 _TEXTS = 200
+_MATRICES = 30  # of one tag
+_CLASSES = 100  # of a confusion matrix that is drawn: those that are taken for others most
 _TEXT = 100_000  # characters of one text
 _CALLS = 40_000  # of a profile, the longest
 _DEPTH, _MODULES = 60, 20_000  # of a structure
@@ -232,6 +234,16 @@ class Board:
             "texts": [str(m.content)[:_TEXT] for m in moments],
         }
 
+    def confusions(self, run: int, tag: int) -> dict[str, Any]:
+        """The confusion matrices of one tag over time."""
+        with self._lock:
+            moments = self._moments("confusions", run, tag)
+        moments = [moments[i] for i in _spread(len(moments), _MATRICES)]
+        return {
+            "steps": [m.step for m in moments],
+            "matrices": [_matrix(m.content) for m in moments],
+        }
+
     def details(self, run: int) -> dict[str, Any]:
         """Structure, profile, versions and command of one run."""
         with self._lock:
@@ -329,6 +341,22 @@ class Board:
             return None
 
 
+def _matrix(found: Any) -> dict[str, Any]:
+    """Labels and counts; of many classes those that are confused most."""
+    counts, labels = found.counts, found.labels
+    kept = np.arange(len(labels))
+    if len(labels) > _CLASSES:
+        wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+        kept = np.sort(np.argsort(-wrong, kind="stable")[:_CLASSES])
+    total = int(counts.sum())
+    return {
+        "labels": [labels[i][:100] for i in kept],
+        "counts": counts[np.ix_(kept, kept)].tolist(),
+        "classes": len(labels),
+        "accuracy": float(np.trace(counts) / total) if total else None,
+    }
+
+
 def _outside(folder: Path, root: Path) -> str | None:
     """Why a run is not read: a link in it leads out of the root, or a file is none."""
     try:
@@ -409,6 +437,8 @@ def _module(found: Any, depth: int, left: list[int]) -> dict[str, Any] | None:
     return {
         "class": str(found.get("class", ""))[:200],
         "words": str(found.get("words", ""))[:200],
+        "inputs": str(found.get("inputs", ""))[:200],
+        "outputs": str(found.get("outputs", ""))[:200],
         "parameters": count if isinstance(count, int) else 0,
         "children": children,
     }

@@ -58,6 +58,8 @@ def _content(board: Board) -> dict[str, Any]:
             answers[f"histograms?run={run}&tag={tag}"] = board.histograms(run, tag)
         for tag in row["has"]["texts"]:
             answers[f"texts?run={run}&tag={tag}"] = board.texts(run, tag)
+        for tag in row["has"]["confusions"]:
+            answers[f"confusions?run={run}&tag={tag}"] = board.confusions(run, tag)
         for tag in row["has"]["images"]:
             listed = board.images(run, tag)
             places = [i for i, shown in enumerate(listed["shown"]) if shown]

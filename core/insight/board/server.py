@@ -228,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
                 found = board.histograms(_whole(query, "run"), _whole(query, "tag"))
             case "/api/images":
                 found = board.images(_whole(query, "run"), _whole(query, "tag"))
+            case "/api/confusions":
+                found = board.confusions(_whole(query, "run"), _whole(query, "tag"))
             case "/api/texts":
                 found = board.texts(_whole(query, "run"), _whole(query, "tag"))
             case "/api/details":

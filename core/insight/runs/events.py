@@ -6,6 +6,7 @@ and `hparams`.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ HYPERPARAMETERS = "_hparams_/session_start_info"
 _START = struct.Struct("<Bd")
 _VALUE = struct.Struct("<Bf")
 _STRING = 7  # DT_STRING
+_CONFUSION = "bestiary_confusion"  # the name of the kind, as plugins of TensorBoard have one
+MOST_CLASSES = 1000  # of a confusion matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +55,26 @@ class Histogram:
         return cls(edges, counts.astype(np.float64))
 
 
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """How often each class was taken for each.
+
+    Attributes:
+        labels: the names of the classes.
+        counts: (N, N) whole numbers, rows true, columns predicted.
+    """
+
+    labels: tuple[str, ...]
+    counts: Any
+
+
 @dataclass(frozen=True)
 class Value:
     """One thing that was logged.
 
     Attributes:
-        kind: "scalar", "histogram", "image", "text" or "hyperparameters".
-        content: a float, a `Histogram`, the bytes of a picture, a string or a dict.
+        kind: "scalar", "histogram", "image", "text", "confusion" or "hyperparameters".
+        content: a float, a `Histogram`, the bytes of a picture, a string, a `Confusion` or a dict.
     """
 
     tag: str
@@ -145,8 +161,18 @@ def _plugin(name: str, content: bytes = b"") -> bytes:
 
 def text(time: float, step: int, tag: str, value: str) -> bytes:
     """An event with text, which may hold Markdown."""
+    return _written(time, step, tag, "text", value)
+
+
+def confusion(time: float, step: int, tag: str, found: Confusion) -> bytes:
+    """An event with a confusion matrix, which TensorBoard passes over."""
+    content = {"labels": found.labels, "counts": found.counts.tolist()}
+    return _written(time, step, tag, _CONFUSION, json.dumps(content, ensure_ascii=False))
+
+
+def _written(time: float, step: int, tag: str, plugin: str, value: str) -> bytes:
     tensor = wire.whole(1, _STRING) + wire.blob(2, b"") + wire.blob(8, value.encode())
-    return _event(time, step, _summary(tag, _plugin("text") + wire.blob(8, tensor)))
+    return _event(time, step, _summary(tag, _plugin(plugin) + wire.blob(8, tensor)))
 
 
 def hyperparameters(time: float, values: Mapping[str, Any]) -> bytes:
@@ -243,6 +269,9 @@ def _of_tensor(tag: str, plugin: str, data: bytes) -> Value | None:
     if kind == _STRING:
         if plugin in ("images", "image") and len(strings) > 2:  # width, height, the picture
             return Value(tag, "image", strings[2])
+        if plugin == _CONFUSION:
+            matrix = _confusion(strings)
+            return None if matrix is None else Value(tag, "confusion", matrix)
         return Value(tag, "text", "\n".join(_text(s) for s in strings)) if strings else None
     dtype = {1: "<f4", 2: "<f8"}.get(kind)
     if dtype is None or len(numbers) % np.dtype(dtype).itemsize:
@@ -256,6 +285,17 @@ def _of_tensor(tag: str, plugin: str, data: bytes) -> Value | None:
     if found.size == 1:
         return Value(tag, "scalar", float(found[0]))
     return None
+
+
+def _confusion(strings: list[bytes]) -> Confusion | None:
+    """The matrix that was written; None for what is none, in a file from elsewhere."""
+    try:
+        told = json.loads(b"".join(strings))
+        labels, counts = tuple(map(str, told["labels"])), np.array(told["counts"], np.int64)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    fits = counts.shape == (len(labels), len(labels)) and 0 < len(labels) <= MOST_CLASSES
+    return Confusion(labels, counts) if fits and counts.min() >= 0 else None
 
 
 def _shape(data: bytes) -> list[int]:

@@ -69,7 +69,7 @@ class Moment:
     """Something other than a number that was logged: a histogram, a picture, text.
 
     Attributes:
-        content: an `events.Histogram`, the bytes of a picture, or a string.
+        content: an `events.Histogram`, the bytes of a picture, a string, or an `events.Confusion`.
     """
 
     step: int
@@ -92,7 +92,7 @@ class RunLog:
     Attributes:
         folder: where it is.
         about: hyper-parameters, versions, command, status: what `run.json` says.
-        scalars, histograms, images, texts: by tag.
+        scalars, histograms, images, texts, confusions: by tag.
         problems: what could not be read, with its place.
     """
 
@@ -102,6 +102,7 @@ class RunLog:
     histograms: dict[str, list[Moment]] = field(default_factory=dict)
     images: dict[str, list[Moment]] = field(default_factory=dict)
     texts: dict[str, list[Moment]] = field(default_factory=dict)
+    confusions: dict[str, list[Moment]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _read: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -215,7 +216,12 @@ class RunLog:
         if value.kind == "hyperparameters":
             self.about.setdefault("hyperparameters", moment.content)
             return
-        kinds = {"histogram": self.histograms, "image": self.images, "text": self.texts}
+        kinds = {
+            "confusion": self.confusions,
+            "histogram": self.histograms,
+            "image": self.images,
+            "text": self.texts,
+        }
         kinds[value.kind].setdefault(value.tag, []).append(moment)
 
     def _extend(self, tag: str, parts: list[tuple[Any, Any, Any]]) -> None:

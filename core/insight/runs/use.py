@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import time
 
+from .gpu import GpuUse
+
 _EVERY = 1.0  # seconds
 
 
 class Use:
-    """Samples of processor time and memory; `sample` is to be called now and then."""
+    """Samples of processors and memory, a GPU's too; `sample` is to be called now and then."""
 
     def __init__(self) -> None:
         self._when = time.monotonic()
         self._spent = time.process_time()
+        self._gpu = GpuUse()
 
     def sample(self) -> dict[str, float] | None:
         """What was used since the last sample; None if that is less than a second ago.
 
         `cpu` is in percent of one processor, so that two busy ones are 200; `memory` is in
-        megabytes and left out where the system does not tell it.
+        megabytes and left out where the system does not tell it; `gpu`, in percent, and
+        `gpu_memory` are there where a GPU is in use.
         """
         now, spent = time.monotonic(), time.process_time()
         passed = now - self._when
@@ -30,7 +34,7 @@ class Use:
         memory = resident_bytes()
         if memory is not None:
             found["memory"] = memory / 1e6
-        return found
+        return found | self._gpu.sample()
 
 
 def resident_bytes() -> int | None:

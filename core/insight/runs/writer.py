@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from ...errors import ConfigError, DataError
 from ...paths import atomic
 from . import events
 from .frames import frame
+from .structure import structure, watched
 from .use import Use
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Run:
         hyperparameters: numbers, truths and text.
         module: whose structure is written down.
         system: log what this process uses of processors and memory once a second, as the numbers
-            `system/cpu` (percent of one processor) and `system/memory` (megabytes), whose steps
-            are the seconds since the run was first begun.
+            `system/cpu` (percent of one processor) and `system/memory` (megabytes), and of a GPU in
+            use `system/gpu` (percent) and `system/gpu_memory`; their steps are the seconds since
+            the run was first begun.
     Raises:
         ConfigError: nothing can be written there, or a hyper-parameter is of another kind.
     """
@@ -141,6 +143,15 @@ class Run:
         """Text, which may hold Markdown."""
         self._add(events.text(time.time(), _step(step), _tag(tag), str(value)))
 
+    def confusion(self, tag: str, counts: Any, labels: Sequence[str], step: int) -> None:
+        """How often each class was taken for each, with the names of the classes.
+
+        Shape: (N, N), whole numbers; rows are the true classes, columns those predicted.
+        Raises:
+            DataError: it is no such matrix, or there are other than N labels.
+        """
+        self._add(events.confusion(time.time(), _step(step), _tag(tag), _matrix(counts, labels)))
+
     def parameters(self, module: Any, step: int, *, gradients: bool = True) -> None:
         """Histograms of all parameters of a module, and of their gradients where there are any."""
         for name, parameter in module.named_parameters():
@@ -148,6 +159,18 @@ class Run:
             self.histogram(f"parameters/{tag}", parameter, step)
             if gradients and parameter.grad is not None:
                 self.histogram(f"gradients/{tag}", parameter.grad, step)
+
+    @contextmanager
+    def shapes(self, module: Any) -> Iterator[None]:
+        """Add to the tree of a module what its parts are given, and give, inside.
+
+        A trainer does so at its first step; it costs nothing afterwards.
+        """
+        with watched(module) as seen:
+            yield
+        if seen and not self._closed:
+            self.about["structure"] = structure(module, seen)
+            self._write_about()
 
     def profile(self, profile: Profile) -> None:
         """Keep what `bt.profile()` measured, for the timeline on the board; the newest is kept.
@@ -272,17 +295,21 @@ def _close_quietly(run: weakref.ref[Run]) -> None:
         found.close("stopped")
 
 
-def structure(module: Any) -> dict[str, Any]:
-    """The tree of a module: class, extra words of its repr, parameters, children."""
-    children = {name: structure(child) for name, child in module.named_children()}
-    own = sum(p.size for p in module.parameters())
-    words = module.extra_repr() if hasattr(module, "extra_repr") else ""
-    return {
-        "class": type(module).__name__,
-        "words": str(words)[:200],
-        "parameters": own,
-        "children": children,
-    }
+def _matrix(counts: Any, labels: Sequence[str]) -> events.Confusion:
+    array, names = _array(counts), tuple(str(label) for label in labels)
+    whole = array.dtype.kind in "iu" and (not array.size or array.min() >= 0)
+    if array.shape != (len(names), len(names)) or not whole or not names:
+        raise DataError(
+            f"a confusion matrix of {len(names)} classes is of shape {(len(names),) * 2} and holds "
+            f"whole numbers from 0 up; got {array.dtype} of shape {array.shape}",
+            got=array.shape,
+        )
+    if len(names) > events.MOST_CLASSES:
+        raise DataError(
+            f"a confusion matrix may have {events.MOST_CLASSES} classes, not {len(names)}",
+            got=len(names),
+        )
+    return events.Confusion(names, array)
 
 
 def _versions() -> dict[str, str]:

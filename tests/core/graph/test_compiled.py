@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import bestiary as bt
 from bestiary import nn
 from bestiary.core.graph.compiled import Compiled
+from bestiary.core.graph.program import Program
+from bestiary.core.graph.record import Ref, record
 from bestiary.core.notice import CompileWarning
 from bestiary.core.optim import SGD
 
@@ -353,3 +356,20 @@ def test_random_networks(seed: int) -> None:
             got, want = fast(x).numpy(), network(x).numpy()
             assert np.abs(got - want).max() <= 1e-4 * max(1, np.abs(want).max())
     assert len(fast.explain()) == 1
+
+
+def test_the_function_of_a_program_is_made_of_numbers_alone(net: Net) -> None:
+    """Texts of a graph, which may come from a file, never become code."""
+    fast = bt.compile(net)
+    with bt.inference_mode():
+        fast(random(1, 3, 8, 8))
+    (plan,) = fast._plans.values()
+    head, *lines = plan.program.source.splitlines()
+    assert head == "def program(inputs):" and len(lines) > 5
+    name = r"(v\d+|c\d+_\d+|f\d+|_)"
+    line = rf"    (del |return |)?[\[\]]?({name}([, \[\]=()]*))+( = inputs)?"
+    assert all(re.fullmatch(line, one) for one in lines)
+    graph, _ = record(lambda x: x + 1.0, random(2))
+    graph.inputs[0] = Ref("0] = inputs; import os; [v0")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="format code 'd'"):
+        Program(graph)

@@ -31,7 +31,10 @@ def demo_run(folder: Path, *, seed: int = 0, points: int = 60) -> Path:
             picture[:, : step // 2 + 1] = (200, 90, 20)
             run.image("samples", picture, step)
         run.text("notes", "# A title\nwords", 1)
-        with bt.profile() as profile:
+        for step in (10, 20):
+            counts = [[8 + step, 2, 0], [1, 9 + step, 0], [3, 0, 7 + step]]
+            run.confusion("held-out", counts, ["cat", "dog", "bird"], step)
+        with bt.profile() as profile, run.shapes(net):
             net(bt.zeros((5, 4))).sum().backward()
         run.profile(profile)
     return folder
@@ -44,6 +47,7 @@ def hostile_run(folder: Path) -> Path:
         run.scalar("../../etc/passwd", 2.0, 1)
         run.scalar("__proto__", 2.0, 1)
         run.text(EVIL, EVIL, 1)
+        run.confusion(EVIL, [[1]], [EVIL], 1)
         run.histogram(EVIL, np.arange(9.0), 1)
     with open(folder / "events.out.tfevents.2.more", "wb") as file:
         file.write(frame(image(1.0, 1, EVIL, 1, 1, b"<svg onload=alert(1)>" + EVIL.encode())))

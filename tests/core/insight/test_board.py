@@ -134,11 +134,33 @@ def test_other_kinds_are_told(server: BoardServer) -> None:
     assert (status, headers["Content-Type"]) == (200, "image/png") and body[:4] == b"\x89PNG"
     tag = tags["texts"].index("notes")
     assert ask(server, f"/api/texts?run=0&tag={tag}")["texts"] == ["# A title\nwords"]
+    tag = tags["confusions"].index("held-out")
+    found = ask(server, f"/api/confusions?run=0&tag={tag}")
+    assert found["steps"] == [10, 20]
+    assert found["matrices"][1] == {
+        "labels": ["cat", "dog", "bird"],
+        "counts": [[28, 2, 0], [1, 29, 0], [3, 0, 27]],
+        "classes": 3,
+        "accuracy": pytest.approx(84 / 90),
+    }
     details = ask(server, "/api/details?run=0")
-    assert details["structure"]["children"]["0"]["class"] == "Linear"
+    first = details["structure"]["children"]["0"]
+    assert first["class"] == "Linear" and first["inputs"] == "(5, 4)"
     assert any(row[0] == "linear" for row in details["profile"]["ops"])
     assert {row[0] for row in details["profile"]["modules"]} >= {"Sequential", "Sequential/2/0"}
     assert details["versions"]["numpy"] == np.__version__
+
+
+def test_of_many_classes_those_confused_most_are_told(tmp_path: Path) -> None:
+    counts = np.diag(np.full(300, 10))
+    counts[7, 250] = 5
+    with bt.Run(tmp_path / "many") as run:
+        run.confusion("test", counts, [f"c{i}" for i in range(300)], 1)
+    board = Board(tmp_path)
+    board.update(force=True)
+    (matrix,) = board.confusions(0, 0)["matrices"]
+    assert len(matrix["labels"]) == 100 and {"c7", "c250"} <= set(matrix["labels"])
+    assert matrix["classes"] == 300 and matrix["accuracy"] == pytest.approx(3000 / 3005)
 
 
 def test_the_page_and_its_files(server: BoardServer) -> None:

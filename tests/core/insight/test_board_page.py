@@ -33,7 +33,10 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="no Chromium or no playwright",
 )
-VIEWS = ("scalars", "runs", "histograms", "images", "texts", "model", "profile", "system")
+VIEWS = (
+    *("scalars", "runs", "histograms", "images", "confusions", "texts", "model", "profile"),
+    "system",
+)
 SHOTS = os.environ.get("BOARD_SHOTS")  # a folder to keep screenshots in
 
 
@@ -124,6 +127,13 @@ def test_every_view_is_drawn(
                     assert "0.001" in text and "run2" in text and "best" in text
                 case "histograms":
                     assert len(inked(page)) >= 4 and min(inked(page)) > 300
+                case "confusions":
+                    assert "accuracy 93.3 %" in text and "step 20, 2 of 2" in text
+                    assert len(inked(page)) >= 3 and min(inked(page)) > 300
+                    page.locator("#panel canvas.whole").last.focus()
+                    for key in ("ArrowDown", "ArrowRight"):
+                        page.keyboard.press(key)
+                    assert "cat taken for dog: 2, 6.7 % of cat" in page.inner_text("#panel")
                 case "images":
                     assert page.evaluate(
                         "[...document.querySelectorAll('#panel img[src]')].every("

@@ -24,7 +24,8 @@ from bestiary.core.insight.runs import events
 from bestiary.core.insight.runs.crc32c import crc32c, rows
 from bestiary.core.insight.runs.frames import find_records, frame
 from bestiary.core.insight.runs.reader import event_files, read_run, runs_in
-from bestiary.core.insight.runs.writer import Run, structure
+from bestiary.core.insight.runs.structure import structure
+from bestiary.core.insight.runs.writer import Run
 
 DATA = Path(__file__).parent.parent.parent / "references" / "data" / "tensorboard"
 

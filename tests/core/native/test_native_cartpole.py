@@ -62,7 +62,7 @@ def test_the_environment_uses_it(monkeypatch: Any) -> None:
     moved, reward, _ = env.advance(state, actions)
     assert calls == ([1] if native.available() else []) and (reward == 1).all()
     monkeypatch.setattr(native, "available", lambda: False)
-    plain, _, _ = env.advance(state, actions)
+    plain, _, _ = CartPole(100).advance(state, actions)
     np.testing.assert_allclose(moved, plain, rtol=0, atol=1e-13)
     assert len(calls) <= 1
     env.advance(state.astype(np.float32), actions)  # of other types: in NumPy

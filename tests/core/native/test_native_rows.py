@@ -52,7 +52,8 @@ def test_log_softmax(isa: str, shape: tuple[int, ...]) -> None:
     top = wide.max(-1, keepdims=True)
     lse = np.log(np.exp(wide - top).sum(-1, keepdims=True)) + top
     (y,) = both_threads(lambda: (native.log_softmax(x),))
-    assert_allclose(y, wide - lse, rtol=1e-5, atol=3e-6)
+    # Compilers that may not vectorise (sanitizers) add one number after the other.
+    assert_allclose(y, wide - lse, rtol=1e-5, atol=5e-6)
     g = normal(*shape, seed=1)
     (dx,) = both_threads(lambda: (native.log_softmax_backward(g, y),))
     want = g - np.exp(wide - lse) * g.sum(-1, keepdims=True, dtype=np.float64)

@@ -9,7 +9,7 @@
   const hidden = new Set();
   const chosen = new Set(); // beyond MOST
   board.state = { version: -1, rows, changed: new Map(), main: [],
-    tags: { scalars: [], histograms: [], images: [], texts: [] } };
+    tags: { scalars: [], histograms: [], images: [], texts: [], confusions: [] } };
   const filter = document.getElementById("filter");
   const list = document.getElementById("runs");
   const panel = document.getElementById("panel");
@@ -20,6 +20,7 @@
     ["runs", "Runs", new board.Table()],
     ["histograms", "Histograms", new board.Media("histograms", board.mediaCards.histograms)],
     ["images", "Pictures", new board.Media("images", board.mediaCards.images)],
+    ["confusions", "Confusion", new board.Media("confusions", board.mediaCards.confusions)],
     ["texts", "Texts", new board.Media("texts", board.mediaCards.texts)],
     ["model", "Model", new board.OneRun(() => true, board.structurePanel)],
     ["profile", "Profile", new board.OneRun((row) => row.profile, board.profilePanel)],

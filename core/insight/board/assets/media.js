@@ -177,5 +177,103 @@
     known.element.replaceChildren(title(known), ...parts.flat());
   }
 
-  Object.assign(board, { Media, mediaCards: { histograms: histogram, images: picture, texts: text } });
+  // Rows are true, columns predicted; cells are the darker, the larger their share of the row.
+  async function confusion(known) {
+    const found = await board.ask("confusions", { run: known.row.run, tag: known.tag });
+    const last = found.steps.length - 1;
+    const place = known.place === undefined || known.place === known.last ? last : Math.min(known.place, last);
+    Object.assign(known, { place, last });
+    const told = make("p", { class: "note" });
+    const readout = make("div", { class: "readout", "aria-live": "polite" });
+    const canvas = make("canvas", { class: "whole", tabindex: 0, role: "img" });
+    const slider = make("input", { type: "range", class: "steps", min: 0, max: Math.max(last, 0), step: 1, value: place,
+      "aria-label": `Step of ${known.name} of ${known.row.name}` });
+    known.element.classList.toggle("large", Math.max(0, ...found.matrices.map((m) => m.labels.length)) > 7);
+    known.element.replaceChildren(title(known), last > 0 ? slider : "", told, canvas, readout);
+    let drawn = null; // where cells are
+    let cell = null;
+
+    const read = (row, column) => {
+      const { labels, counts } = drawn.matrix;
+      const limit = (at) => Math.min(Math.max(at, 0), labels.length - 1);
+      cell = [limit(row), limit(column)];
+      const [r, c] = cell;
+      const sum = counts[r].reduce((a, b) => a + b, 0) || 1;
+      readout.textContent = `${labels[r]} taken for ${labels[c]}: ${counts[r][c].toLocaleString("en")}, ${(100 * counts[r][c] / sum).toFixed(1)} % of ${labels[r]}`;
+      draw();
+    };
+
+    function draw() {
+      const matrix = found.matrices[known.place];
+      if (!matrix) { told.textContent = "no matrix is kept"; return; }
+      const { labels, counts } = matrix;
+      const n = labels.length;
+      const room = canvas.parentElement.clientWidth - 24;
+      const left = Math.min(130, room * 0.28);
+      const side = Math.max(3, Math.min(46, (room - left) / n));
+      const named = side >= 11;
+      const below = named ? 80 : 20;
+      const { context } = board.prepared(canvas, Math.ceil(n * side + below));
+      drawn = { matrix, left, side };
+      const shade = board.colour("--shade");
+      context.font = "11px system-ui, sans-serif";
+      context.textBaseline = "middle";
+      const fitted = (text, width) => {
+        let short = text;
+        while (short.length > 1 && context.measureText(short).width > width) short = short.slice(0, -2);
+        return short === text ? text : `${short}…`;
+      };
+      counts.forEach((row, r) => {
+        const sum = row.reduce((a, b) => a + b, 0) || 1;
+        row.forEach((count, c) => {
+          const part = count / sum;
+          const [x, y] = [left + c * side, r * side];
+          context.fillStyle = `rgba(${shade}, ${(count ? 0.06 + 0.94 * part : 0.02).toFixed(3)})`;
+          context.fillRect(x, y, side - 1, side - 1);
+          if (cell && cell[0] === r && cell[1] === c) {
+            context.strokeStyle = board.colour("--ink");
+            context.strokeRect(x + 0.5, y + 0.5, side - 2, side - 2);
+          }
+          if (!count || side < 24) return;
+          const strong = part > 0.55;
+          context.fillStyle = strong ? board.colour("--paper") : board.colour("--ink");
+          context.textAlign = "center";
+          context.fillText(fitted(count >= 10000 ? board.short(count) : String(count), side - 2), x + side / 2, y + side / 2);
+        });
+        if (!named) return;
+        context.fillStyle = board.colour("--soft");
+        context.textAlign = "right";
+        context.fillText(fitted(labels[r], left - 8), left - 5, (r + 0.5) * side);
+        context.save();
+        context.translate(left + (r + 0.5) * side, n * side + 5);
+        context.rotate(-Math.PI / 4);
+        context.fillText(fitted(labels[r], 95), 0, 0);
+        context.restore();
+      });
+      const step = board.short(found.steps[known.place]);
+      const some = n < matrix.classes ? `, ${n} of ${matrix.classes} classes: those confused most` : "";
+      told.textContent = `step ${step}, ${known.place + 1} of ${last + 1}: accuracy ${matrix.accuracy === null ? "–" : `${(100 * matrix.accuracy).toFixed(1)} %`}${some}; rows are true, columns predicted`;
+      canvas.setAttribute("aria-label", `${known.name} of ${known.row.name}, ${told.textContent}`);
+      slider.setAttribute("aria-valuetext", `step ${step}`);
+    }
+
+    slider.addEventListener("input", () => { known.place = Number(slider.value); cell = null; readout.textContent = ""; draw(); });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!drawn) return;
+      const edge = canvas.getBoundingClientRect();
+      const [row, column] = [(event.clientY - edge.top) / drawn.side, (event.clientX - edge.left - drawn.left) / drawn.side].map(Math.floor);
+      const n = drawn.matrix.labels.length;
+      if (row >= 0 && row < n && column >= 0 && column < n) read(row, column);
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (!way || !drawn) return;
+      event.preventDefault();
+      const [row, column] = cell || [0, 0];
+      read(cell ? row + way[0] : 0, cell ? column + way[1] : 0);
+    });
+    draw();
+  }
+
+  Object.assign(board, { Media, mediaCards: { histograms: histogram, images: picture, texts: text, confusions: confusion } });
 })();

@@ -19,6 +19,7 @@
   function line(name, module, time, whole) {
     const parts = [make("b", { text: name }), ` ${module.class}`];
     if (module.words) parts.push(make("span", { class: "soft", text: ` (${module.words})` }));
+    if (module.outputs) parts.push(make("span", { class: "shape", text: ` ${module.inputs} → ${module.outputs}` }));
     if (module.parameters) parts.push(` ${module.parameters.toLocaleString("en")} parameters`);
     if (time && whole) {
       const bar = make("span", { class: "bar", "aria-hidden": "true" });

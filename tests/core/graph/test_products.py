@@ -1,4 +1,4 @@
-"""Networks that are mostly convolutions: products without BLAS, group norms with activations."""
+"""Products that do without BLAS, attention in one pass, group norms with activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import bestiary as bt
 from bestiary import nn
 from bestiary.core import native
-from bestiary.core.graph import blasless
+from bestiary.core.graph import products
 from bestiary.core.graph.record import record
 from bestiary.core.nn import functional as F
 
@@ -68,7 +68,6 @@ def test_products_by_convolution_give_the_same(
     heads: int, size: tuple[int, int], monkeypatch: Any
 ) -> None:
     """And BLAS is not asked for anything."""
-    monkeypatch.setattr(blasless, "_SCORES", 64 * heads)  # so that attention takes blocks
     net = Net(heads=heads)
     x = random(2, 3, *size)
     fast, _ = compiled(net, x)
@@ -116,15 +115,38 @@ def test_group_norm_statistics_with_another_use_are_kept() -> None:
         np.testing.assert_allclose(fast(x).numpy(), twice(x).numpy(), atol=2e-5, rtol=1e-4)
 
 
-def test_what_counts_as_mostly_convolutions() -> None:
-    def graph_of(net: nn.Module, x: bt.Tensor) -> Any:
-        with bt.inference_mode():
-            return record(net, x)[0]
+def test_which_graphs_do_without_blas() -> None:
+    """Those of convolutions, and of products of few rows."""
 
-    wide = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8 * 64, 900)).eval()
-    assert blasless.mostly_convolutions(graph_of(Net(), random(1, 3, 8, 8)))
-    assert not blasless.mostly_convolutions(graph_of(wide, random(1, 3, 8, 8)))
-    assert not blasless.mostly_convolutions(graph_of(Net(width=3), random(1, 3, 40, 40)))
+    def of(net: nn.Module, x: bt.Tensor) -> bool:
+        with bt.inference_mode():
+            return products.without_blas(record(net, x)[0])
+
+    assert of(Net(), random(1, 3, 8, 8))
+    assert of(nn.Linear(16, 300).eval(), random(599, 16))
+    assert not of(nn.Linear(16, 300).eval(), random(600, 16))
+    assert not of(nn.Linear(16, 300).eval(), random(3, 200, 16))
+    assert of(Net(width=12), random(1, 3, 40, 40))
+
+
+def test_a_linear_map_shares_its_packed_weight_among_shapes() -> None:
+    net = nn.Linear(16, 24).eval()
+    fast = bt.compile(net)
+    with bt.inference_mode():
+        for rows in (1, 7, 40):
+            fast(random(rows, 16))
+            np.testing.assert_allclose(
+                fast(random(rows, 16)).numpy(), net(random(rows, 16)).numpy(), atol=1e-5
+            )
+    cells = [
+        cell.cell_contents
+        for plan in fast._plans.values()
+        for step in plan.program.steps
+        for cell in step.run.__closure__ or ()
+    ]
+    runs = [c for c in cells if isinstance(c, native.conv.Convolution)]
+    assert len(runs) == 3
+    assert len({id(run._weight) for run in runs}) == 1
 
 
 @pytest.mark.parametrize("shape", [(8, 1024, 16), (3, 35, 7), (1, 4096, 5), (2, 997, 4), (2, 1, 3)])
@@ -157,7 +179,7 @@ def test_recording_keeps_no_values() -> None:
 
 
 def test_compiled_and_eager_share_packed_weights() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)).eval()
+    net = nn.Sequential(nn.Conv2d(3, 16, 5), nn.Conv2d(16, 16, 5)).eval()  # 3: by Winograd
     x = random(1, 3, 12, 12)
     from bestiary.core.ops import native_conv
 
