@@ -84,11 +84,12 @@ def test_only_a_memory_knows_what_was_seen() -> None:
 def test_pictures_are_remembered() -> None:
     settings: dict[str, Any] = {
         "num_envs": 16, "n_steps": 20, "batch_size": 160, "n_epochs": 4, "learning_rate": 3e-3,
-        "hidden": (32,), "ent_coef": 0.01, "gamma": 0.9,
+        "hidden": (32,), "gamma": 0.9,
+        "ent_coef": 0.2,  # twelve seeds of twelve learn it; with a tenth of that, four of six
     }  # fmt: skip
-    agent = RecurrentPPO(Vanishing, seed=0, memory=32, **settings).learn(32_000, progress=False)
+    agent = RecurrentPPO(Vanishing, seed=0, memory=32, **settings).learn(48_000, progress=False)
     assert evaluate(agent, Vanishing, 100, progress=False).mean > 0.9
-    plain = PPO(Vanishing, seed=0, **settings).learn(32_000, progress=False)
+    plain = PPO(Vanishing, seed=0, **settings).learn(48_000, progress=False)
     assert evaluate(plain, Vanishing, 100, progress=False).mean < 0.5
 
 
