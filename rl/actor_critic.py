@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ..core import nn
-from ..core.autograd import backward, grad
 from ..core.errors import ConfigError
 from ..core.optim import Optimizer
 from ..core.tensor import Tensor
@@ -37,13 +35,14 @@ class Critics(nn.Module):
         self, observation: np.ndarray, action: np.ndarray, y: np.ndarray, optimizer: Optimizer
     ) -> float:
         """One step towards the targets y, (B,), by the squared error; returns that error."""
-        outs = self.forward(Tensor(_joined(observation, action)))
-        errors = [out.array - y[:, None] for out in outs]
-        optimizer.zero_grad()
-        # d mean (q - y)^2 / d q
-        backward(outs, [Tensor(error * np.float32(2 / len(y))) for error in errors])
+        x, loss = _joined(observation, action), 0.0
+        for network in self.networks:
+            trace = network.traced(x)
+            error = trace.out - y[:, None]
+            trace.backward(error * np.float32(2 / len(y)))  # d mean (q - y)^2 / d q
+            loss += float(np.vdot(error, error)) / len(y)
         optimizer.step()
-        return sum(float(np.vdot(error, error)) for error in errors) / len(y)
+        return loss
 
     def slope(
         self, observation: np.ndarray, action: np.ndarray, *, least: bool = False
@@ -56,16 +55,13 @@ class Critics(nn.Module):
 
         Shape: (B,) and the shape of `action`
         """
-        x = Tensor(_joined(observation, action)).requires_grad_()
-        networks = self.networks if least else self.networks[:1]
-        outs = [network(x) for network in networks]
-        q = np.concatenate([out.array for out in outs], axis=1)
-        chosen = q.argmin(axis=1)
-        shares: Any = [
-            Tensor((chosen == i).astype(np.float32)[:, None]) for i in range(len(networks))
-        ]
-        g: Tensor = grad(outs, x, shares)
-        return q[np.arange(len(q)), chosen], g.array[:, observation.shape[1] :]
+        x = _joined(observation, action)
+        traces = [network.traced(x) for network in (self.networks if least else self.networks[:1])]
+        q = np.concatenate([trace.out for trace in traces], axis=1)
+        chosen = q.argmin(axis=1)[:, None]
+        slopes = [t.slope((chosen == i).astype(np.float32)) for i, t in enumerate(traces)]
+        of_action: np.ndarray = sum(slopes[1:], slopes[0])[:, observation.shape[1] :]
+        return q.min(axis=1), of_action
 
 
 def _joined(observation: np.ndarray, action: np.ndarray) -> np.ndarray:

@@ -16,12 +16,11 @@ import numpy as np
 from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
-from ..core.tensor import Tensor
 from .actor_critic import require_vector
 from .c51 import softmax
 from .environments.base import count
 from .offline import Offline
-from .q_networks import Perceptron, QNetwork, closed_form, features, sizes_of
+from .q_networks import Perceptron, QNetwork, features, sizes_of
 from .spaces import Box
 
 
@@ -87,18 +86,18 @@ class BehaviourCloning(Offline):
     def update(self) -> dict[str, float]:
         index = self.rng.integers(0, len(self.inputs), self.settings.batch_size)
         label = self.labels[index]
-        out = self.network(Tensor(features(self.observation_space, self.inputs[index])))
+        trace = self.network.traced(features(self.observation_space, self.inputs[index]))
         if isinstance(self.action_space, Box):
-            error = out.array - label
+            error = trace.out - label
             gradient = error * np.float32(2 / error.size)
             loss = float((error * error).mean())
         else:
-            got = softmax(out.array)
+            got = softmax(trace.out)
             every = np.arange(len(label))
             loss = -float(np.log(got[every, label] + 1e-8).mean())
             gradient = got  # d cross_entropy / d logits = softmax - one-hot
             gradient[every, label] -= 1
             gradient *= np.float32(1 / len(label))
-        closed_form(self.network, out, gradient)
+        trace.backward(gradient)
         self.optimizer.step()
         return {"loss": loss}

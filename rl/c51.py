@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core.errors import ConfigError
-from ..core.tensor import Tensor
 from . import dqn
 from .environments.base import count
 from .q_networks import QNetwork, features
@@ -98,13 +97,13 @@ class C51(dqn.DQN):
         judge = self.probabilities(self.network, following) if self.settings.double else after
         best = (judge @ self.support).argmax(axis=1)
         wanted = project(after[every, best], batch.reward, batch.discount, self.support)
-        out = self.network(Tensor(here))
-        logits = out.array.reshape(len(here), -1, self.width)
+        trace = self.network.traced(here)
+        logits = trace.out.reshape(len(here), -1, self.width)
         got = softmax(logits[every, batch.action])
         gradient = np.zeros_like(logits)
         # d cross_entropy(m, softmax(l)) / d l = softmax(l) - m
         gradient[every, batch.action] = (got - wanted) * (batch.weight / len(here))[:, None]
-        self.descend(out, gradient.reshape(out.shape))
+        self.descend(trace, gradient.reshape(trace.out.shape))
         loss = -(wanted * np.log(got + 1e-8)).sum(axis=1)
         self.replay.update_priorities(batch.indices, loss)
         q = float((wanted @ self.support).mean())

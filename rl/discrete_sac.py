@@ -18,13 +18,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import optim
-from ..core.autograd import backward
 from ..core.nn.container import ModuleList
 from ..core.nn.module import Module
-from ..core.tensor import Tensor
 from . import sac
 from .off_policy import OffPolicy
-from .q_networks import QNetwork, closed_form, features
+from .q_networks import QNetwork, features
 from .replay import Batch
 
 
@@ -103,25 +101,22 @@ class DiscreteSAC(OffPolicy):
         least = np.min([network.bare(following) for network in self.target], axis=0)
         value = (np.exp(log_after) * (least - alpha * log_after)).sum(axis=1)
         y = batch.reward + batch.discount * value
-        outs = [network(Tensor(here)) for network in self.critics]
-        gradients, loss = [], 0.0
-        for out in outs:
-            error = out.array[every, batch.action] - y
-            gradient = np.zeros_like(out.array)
+        traces, loss = [network.traced(here) for network in self.critics], 0.0
+        for trace in traces:
+            error = trace.out[every, batch.action] - y
+            gradient = np.zeros_like(trace.out)
             gradient[every, batch.action] = 2 * error * share
-            gradients.append(Tensor(gradient))
+            trace.backward(gradient)
             loss += float(np.vdot(error, error)) / len(y)
-        q = np.min([out.array for out in outs], axis=0)
-        self.critic_optimizer.zero_grad()
-        backward(outs, gradients)
+        q = np.min([trace.out for trace in traces], axis=0)
         self.critic_optimizer.step()
-        out = self.actor(Tensor(here))
-        log_prob = log_softmax(out.array)
+        trace = self.actor.traced(here)
+        log_prob = log_softmax(trace.out)
         prob = np.exp(log_prob)
         cost = alpha * log_prob - q
         mean = (prob * cost).sum(axis=1, keepdims=True)
         # d sum_a pi_a cost_a / d logit_b = pi_b (cost_b - mean)
-        closed_form(self.actor, out, prob * (cost - mean) * share)
+        trace.backward(prob * (cost - mean) * share)
         self.actor_optimizer.step()
         entropy = -float((prob * log_prob).sum(axis=1).mean())
         if s.ent_coef is None:

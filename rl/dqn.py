@@ -22,9 +22,8 @@ import numpy as np
 from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
-from ..core.tensor import Tensor
 from .off_policy import OffPolicy, OffPolicySettings
-from .q_networks import QNetwork, closed_form, features, sizes_of
+from .q_networks import GraphTrace, LayerTrace, QNetwork, features, sizes_of
 from .replay import Batch
 
 
@@ -156,20 +155,20 @@ class DQN(OffPolicy):
         after = self.target.bare(following)
         judge = self.network.bare(following) if self.settings.double else after
         y = batch.reward + batch.discount * after[every, judge.argmax(axis=1)]
-        out = self.network(Tensor(here))
-        error = out.array[every, batch.action] - y
-        gradient = np.zeros_like(out.array)
+        trace = self.network.traced(here)
+        error = trace.out[every, batch.action] - y
+        gradient = np.zeros_like(trace.out)
         # d huber(e) / d e = e, limited to -1 and 1; the loss is a mean.
         gradient[every, batch.action] = np.clip(error, -1, 1) * batch.weight / len(error)
-        self.descend(out, gradient)
+        self.descend(trace, gradient)
         self.replay.update_priorities(batch.indices, error)
         size = np.abs(error)
         huber = np.where(size < 1, 0.5 * error * error, size - 0.5)
         return {"loss": float((huber * batch.weight).mean()), "q": float(y.mean())}
 
-    def descend(self, out: Tensor, gradient: np.ndarray) -> None:
+    def descend(self, trace: LayerTrace | GraphTrace, gradient: np.ndarray) -> None:
         """One step of the optimizer, from the gradient of the loss for the network's output."""
-        closed_form(self.network, out, gradient)
+        trace.backward(gradient)
         optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self._changed = True

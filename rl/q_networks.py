@@ -1,13 +1,14 @@
 """Networks of the algorithms that learn from a replay memory.
 
-Each is used in two ways: as a module, with gradients, and through `bare`, which takes and gives
-plain arrays. Acting, and targets, for which no gradient is wanted, go the second way: for networks
-this small a step through NumPy costs less than the bookkeeping of a graph.
+Each is used in three ways: as a module, with gradients; through `bare`, which takes and gives plain
+arrays, for acting and for targets; and through `traced`, where the gradient of the loss for the
+output is known in closed form and only has to go back through the layers. For networks this small
+a step through NumPy costs less than the bookkeeping of a graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -42,14 +43,72 @@ class Perceptron(nn.Module):
 
     def bare(self, x: np.ndarray) -> np.ndarray:
         """The same of an array, as an array."""
-        last = self.layers[-1]
+        return self.traced(x).out
+
+    def traced(self, x: np.ndarray) -> LayerTrace:
+        """The same, and what its gradients need."""
+        seen, last = [x], self.layers[-1]
         for layer in self.layers:
             assert layer.bias is not None
             x = x @ layer.weight.array.T
             x += layer.bias.array
             if layer is not last:
                 np.maximum(x, 0, out=x)
-        return np.tanh(x, out=x) if self.squash else x
+            elif self.squash:
+                np.tanh(x, out=x)
+            seen.append(x)
+        return LayerTrace(self, seen)
+
+
+class LayerTrace:
+    """What a `Perceptron` made of an input, and the way back through its layers.
+
+    Attributes:
+        out: the result, (B, sizes[-1]).
+    """
+
+    def __init__(self, network: Perceptron, seen: list[np.ndarray]) -> None:
+        self.out = seen[-1]
+        self._network, self._seen = network, seen
+
+    def backward(self, gradient: np.ndarray) -> None:
+        """From the gradient of a loss for `out` to the `grad` of every parameter, set anew."""
+        for layer, x, g in self._back(gradient):
+            assert layer.bias is not None
+            layer.weight.grad = Tensor(g.T @ x)
+            layer.bias.grad = Tensor(g.sum(axis=0))
+
+    def slope(self, gradient: np.ndarray) -> np.ndarray:
+        """The gradient for the input, (B, sizes[0]); those of parameters stay as they are."""
+        for layer, _, g in self._back(gradient):  # noqa: B007 (the last ones are wanted)
+            pass
+        slope: np.ndarray = g @ layer.weight.array
+        return slope
+
+    def _back(self, g: np.ndarray) -> Iterator[tuple[nn.Linear, np.ndarray, np.ndarray]]:
+        """Every layer, the last one first, with its input and the gradient for its output."""
+        if self._network.squash:
+            g = g * (1 - self.out * self.out)
+        layers, inputs = self._network.layers, self._seen[:-1]
+        for i in reversed(range(len(layers))):
+            yield layers[i], inputs[i], g
+            if i:
+                g = g @ layers[i].weight.array
+                g *= inputs[i] > 0
+
+
+class GraphTrace:
+    """The same of any network, by a recorded graph."""
+
+    def __init__(self, network: nn.Module, x: np.ndarray) -> None:
+        self._network, self._result = network, network(Tensor(x))
+        self.out: np.ndarray = self._result.array
+
+    def backward(self, gradient: np.ndarray) -> None:
+        """From the gradient of a loss for `out` to the `grad` of every parameter, set anew."""
+        for p in self._network.parameters():
+            p.grad = None
+        self._result.backward(Tensor(gradient))
 
 
 class Pixels(nn.Module):
@@ -138,6 +197,12 @@ class QNetwork(nn.Module):
             out: np.ndarray = self.forward(Tensor(x)).array
         return out
 
+    def traced(self, x: np.ndarray) -> LayerTrace | GraphTrace:
+        """The same, and the way back for gradients."""
+        if self.pixels is None and not self.duelling:
+            return self.q.traced(x)
+        return GraphTrace(self, x)
+
 
 def is_picture(space: Space) -> bool:
     """Whether observations are pictures, (C, H, W) uint8."""
@@ -155,13 +220,6 @@ def features(space: Space, observations: np.ndarray) -> np.ndarray:
     if isinstance(space, Box) and len(space.shape) == 1 and observations.dtype == np.float32:
         return observations
     return space.encode(observations)
-
-
-def closed_form(network: nn.Module, out: Tensor, gradient: np.ndarray) -> None:
-    """Backpropagate from the gradient of a loss for the output, which is known in closed form."""
-    for p in network.parameters():
-        p.grad = None
-    out.backward(Tensor(gradient))
 
 
 def sizes_of(name: str, value: Any) -> tuple[int, ...]:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core.tensor import Tensor
 from . import dqn
 from .environments.base import count
 from .q_networks import QNetwork, features
@@ -78,11 +77,11 @@ class QRDQN(dqn.DQN):
         judge = self.quantiles(self.network, following) if self.settings.double else after
         best = judge.mean(axis=2).argmax(axis=1)
         y = batch.reward[:, None] + batch.discount[:, None] * after[every, best]
-        out = self.network(Tensor(here))
-        theta = out.array.reshape(len(here), -1, self.width)
+        trace = self.network.traced(here)
+        theta = trace.out.reshape(len(here), -1, self.width)
         loss, slope = quantile_huber(theta[every, batch.action], y)
         gradient = np.zeros_like(theta)
         gradient[every, batch.action] = slope * (batch.weight / len(here))[:, None]
-        self.descend(out, gradient.reshape(out.shape))
+        self.descend(trace, gradient.reshape(trace.out.shape))
         self.replay.update_priorities(batch.indices, loss)
         return {"loss": float((loss * batch.weight).mean()), "q": float(y.mean())}

@@ -26,7 +26,7 @@ from ..core.nn.parameter import Parameter
 from ..core.tensor import Tensor
 from .actor_critic import Critics, require_vector
 from .off_policy import OffPolicy, OffPolicySettings
-from .q_networks import Perceptron, closed_form, features, sizes_of
+from .q_networks import Perceptron, features, sizes_of
 from .replay import Batch
 
 LOG_STD = (-20.0, 2.0)  # limits of the logarithm of the deviation
@@ -174,8 +174,8 @@ class SAC(OffPolicy):
         s = self.settings
         here = features(self.observation_space, batch.observation)
         following = features(self.observation_space, batch.next_observation)
-        head = self.actor(Tensor(here))
-        action, log_prob, noise = self._draw(head.array)
+        head = self.actor.traced(here)
+        action, log_prob, noise = self._draw(head.out)
         alpha = self.alpha
         after, log_after, _ = self._draw(self.actor.bare(following))
         least = self.target.bare(following, after).min(axis=0)
@@ -183,8 +183,8 @@ class SAC(OffPolicy):
         # The loss has a half that `fit` has not: Adam's steps do not see factors.
         critic_loss = self.critics.fit(here, batch.action, y, self.critic_optimizer) / 2
         q, slope = self.critics.slope(here, action, least=True)
-        gradient = self.actor_gradient(head.array, action, noise, slope)
-        closed_form(self.actor, head, gradient)
+        gradient = self.actor_gradient(head.out, action, noise, slope)
+        head.backward(gradient)
         self.actor_optimizer.step()
         if s.ent_coef is None:
             surplus = -float(log_prob.mean()) - self.target_entropy

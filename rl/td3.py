@@ -19,11 +19,10 @@ import numpy as np
 from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
-from ..core.tensor import Tensor
 from .actor_critic import Critics, require_vector
 from .environments.base import count
 from .off_policy import OffPolicy, OffPolicySettings
-from .q_networks import Perceptron, closed_form, features, sizes_of
+from .q_networks import Perceptron, features, sizes_of
 from .replay import Batch
 
 
@@ -116,9 +115,9 @@ class TD3(OffPolicy):
         loss = self.critics.fit(here, batch.action, y, self.critic_optimizer)
         self.updates += 1
         if self.updates % s.policy_delay == 0:
-            out = self.actor(Tensor(here))
-            q, slope = self.critics.slope(here, out.array)
-            closed_form(self.actor, out, -slope / len(here))
+            trace = self.actor.traced(here)
+            q, slope = self.critics.slope(here, trace.out)
+            trace.backward(-slope / len(here))
             self.actor_optimizer.step()
             self._actor_average.update()
             self._critic_average.update()

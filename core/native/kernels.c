@@ -25,6 +25,26 @@ enum { KEYS = 256, HEAD = 512 };
 static _Thread_local float attention_space[(2 * HEAD + KEYS) * 32 + KEYS * HEAD]
     __attribute__((aligned(64)));
 
+/* From the first to the second, the calling thread takes numbers below the smallest normal one as
+ * zero. The second puts back what the first returned. */
+static inline unsigned int subnormals_are_zero(void) {
+#if defined(__x86_64__)
+    unsigned int mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040); /* results to zero, operands as zero */
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+static inline void subnormals_as(unsigned int mode) {
+#if defined(__x86_64__)
+    _mm_setcsr(mode);
+#else
+    (void)mode;
+#endif
+}
+
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define WIDTH_ATTRIBUTE __attribute__((min_vector_width(512)))

@@ -34,8 +34,10 @@ KERNEL(cross_entropy_backward) {
 
 /* One step of Adam (core/optim/adam.py): gradient, parameters, averages of it and of its square,
    and the largest of the latter or None. floats: rate, shifted epsilon, 1 - beta1, beta2,
-   1 - beta2, shrink, pull, sign. */
+   1 - beta2, shrink, pull, sign. The averages of units that no longer learn fall below the
+   smallest normal number, where processors take four times as long: they become zero. */
 KERNEL(adam) {
+    unsigned int mode = subnormals_are_zero();
     const float *gs = a->p[0];
     float *ps = a->p[1], *ms = a->p[2], *vs = a->p[3], *tops = a->p[4];
     float rate = a->f[0], shifted = a->f[1], keep1 = a->f[2], keep2 = a->f[3], new2 = a->f[4];
@@ -49,12 +51,13 @@ KERNEL(adam) {
             ms[i] = m, vs[i] = v;
             ps[i] = shrink * p + rate * m / (sqrtf(top) + shifted);
         }
-        return;
+    } else {
+        SIMD for (int64_t i = begin; i < end; i++) {
+            float p = ps[i], g = sign * gs[i] + pull * p;
+            float m = ms[i] + keep1 * (g - ms[i]), v = keep2 * vs[i] + new2 * g * g;
+            ms[i] = m, vs[i] = v;
+            ps[i] = shrink * p + rate * m / (sqrtf(v) + shifted);
+        }
     }
-    SIMD for (int64_t i = begin; i < end; i++) {
-        float p = ps[i], g = sign * gs[i] + pull * p;
-        float m = ms[i] + keep1 * (g - ms[i]), v = keep2 * vs[i] + new2 * g * g;
-        ms[i] = m, vs[i] = v;
-        ps[i] = shrink * p + rate * m / (sqrtf(v) + shifted);
-    }
+    subnormals_as(mode);
 }

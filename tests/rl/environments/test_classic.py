@@ -65,6 +65,18 @@ def test_transitions_are_gymnasiums(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STATES)
+def test_one_environment_moves_as_many_do(name: str) -> None:
+    states, actions = tried(name, np.random.default_rng(2))
+    env: Any = make(name)
+    together = env.advance(states, actions)
+    for i in range(0, COUNT, 50):
+        here = slice(i, i + 1)
+        for one, all_ in zip(env.advance(states[:, here], actions[here]), together, strict=True):
+            assert one.dtype == all_.dtype
+            np.testing.assert_allclose(one, all_[..., here], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", STATES)
 def test_spaces_and_limits_are_gymnasiums(name: str) -> None:
     ours, theirs = make(name), gymnasium.make(name)
     assert ours.observation_space == spaces.of(theirs.observation_space)
