@@ -197,6 +197,14 @@ def _size(count: float) -> str:
     return f"{count:.3g} GB"
 
 
+def _owner(tensor: Tensor) -> Any:
+    """The array whose memory a tensor shows: its own, or what it is a view of."""
+    array = tensor.array
+    while isinstance(array.base, type(array)):
+        array = array.base
+    return array
+
+
 class _Observer:
     """Times operations, and knows in which module they run."""
 
@@ -206,6 +214,7 @@ class _Observer:
         self.stack: list[tuple[Module, str]] = []
         self.thread = threading.get_ident()
         self._live = 0
+        self._counted: set[int] = set()  # arrays that own memory, by id, while they live
         self._within = 0  # operations that other operations are made of are part of these
 
     def __call__(
@@ -224,24 +233,32 @@ class _Observer:
         finally:
             self._within -= 1
         seconds = time.perf_counter() - begin
-        made = sum(map(self._made, out if isinstance(out, tuple) else (out,)))
+        given = {id(_owner(x)) for x in operands if isinstance(x, Tensor)}
+        results = out if isinstance(out, tuple) else (out,)
+        made = sum(self._made(result, given) for result in results)
         shapes = tuple(x.shape for x in operands if isinstance(x, Tensor))
         path = BACKWARD if state.backward else self.stack[-1][1] if self.stack else OUTSIDE
         self.found.ops.append(OpCall(op.name, path, begin - self.start, seconds, made, shapes))
         return out
 
-    def _made(self, result: Any) -> int:
-        """Bytes that a result holds of its own, which are counted until it is gone."""
-        array = getattr(result, "array", None)
-        if array is None or getattr(array, "base", None) is not None:
+    def _made(self, result: Any, given: set[int]) -> int:
+        """Bytes of memory that came with a result, which are counted until it is gone.
+
+        Kernels often return a view of what they wrote, such as an image whose axes are in another
+        order: what counts is who owns the memory, and that it is no operand and not counted yet.
+        """
+        owner = _owner(result) if isinstance(result, Tensor) else None
+        if owner is None or id(owner) in given or id(owner) in self._counted:
             return 0
-        size = int(array.nbytes)
+        size = int(owner.nbytes)
         self._live += size
+        self._counted.add(id(owner))
         self.found.peak_bytes = max(self.found.peak_bytes, self._live)
-        weakref.finalize(array, self._gone, size).atexit = False
+        weakref.finalize(owner, self._gone, id(owner), size).atexit = False
         return size
 
-    def _gone(self, size: int) -> None:
+    def _gone(self, key: int, size: int) -> None:
+        self._counted.discard(key)
         self._live -= size
 
     def call(self, module: Module, args: Any, kwargs: Any) -> Any:

@@ -59,6 +59,24 @@ def test_memory_counts_what_is_alive_together() -> None:
     assert 8_000_000 <= found.peak_bytes <= 12_100_000  # two of 4 MB, not five
 
 
+def test_memory_counts_who_owns_it_and_once() -> None:
+    x = bt.random.normal((2, 3, 8, 8))
+    weight = bt.random.normal((4, 3, 3, 3))
+    with profile() as found:
+        y = F.conv2d(x, weight, padding=1)  # a kernel's images are views of channels-last memory
+        z = y.reshape(2, -1)
+        turned = x.mT
+        both = F.relu(y)
+    bytes_of = {row["name"]: row["bytes"] for row in found.by_op()}
+    image = 4 * 2 * 4 * 8 * 8
+    assert bytes_of["conv2d"] == image == bytes_of["relu"]
+    assert turned.shape == x.shape
+    copied = bytes_of["reshape"]  # of channels-last memory a copy, else a view
+    assert copied in (0, image)
+    assert found.peak_bytes == 2 * image + copied
+    assert both.shape == y.shape and z.shape == (2, 256)
+
+
 def test_nothing_is_left_behind() -> None:
     call, before = Module.__call__, watch.count
     with pytest.raises(ZeroDivisionError), profile():
