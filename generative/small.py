@@ -175,7 +175,11 @@ class Players:
     Attributes:
         generator: latents (B, latent_size), labels -> pictures from -1 to 1.
         critic: pictures, labels -> a score of each, high for real ones, (B,).
+        watch: called with "critic" or "generator" when a player has learnt and its gradients are
+            still there.
     """
+
+    watch: Callable[[str], None] | None = None
 
     settings: ClassVar[PlayerSettings] = PlayerSettings()
     generator_class: ClassVar[Callable[..., nn.Module]]
@@ -236,6 +240,8 @@ class Players:
         lost = self.critic_loss(real, fake.detach(), labels)
         lost.backward()
         self.critic_optimizer.step()
+        if self.watch is not None:
+            self.watch("critic")
         self.critic_optimizer.zero_grad()
         if not learn:
             return (lost,)
@@ -244,8 +250,14 @@ class Players:
             loss = self.generator_loss(made, labels)
         loss.backward()
         self.generator_optimizer.step()
+        if self.watch is not None:
+            self.watch("generator")
         self.generator_optimizer.zero_grad()
         return lost, loss
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Both networks, by name."""
+        return {"generator": self.generator, "critic": self.critic}
 
     def extra_state(self) -> dict[str, Any]:
         """What a resumed training needs besides networks, optimizers and `step`."""

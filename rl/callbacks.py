@@ -10,19 +10,24 @@ does what the whole one would have done.
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
+from ..core.insight.runs.structure import named_parameters
+from ..core.training.log import Histograms
 from ..core.training.store import CheckpointStore
 from .environments.base import checked_seed, count
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, film
 
 if TYPE_CHECKING:
     from ..core.insight.runs.writer import Run
 
+
+_APART = 5.0  # seconds between histograms
 
 #: Called with the agent after each round; False ends the learning.
 Callback = Callable[[Any], bool | None]
@@ -82,7 +87,8 @@ class EvaluateEvery(_Every):
         env: where; a new environment of the agent's own kind unless given.
         stop_at: end the learning when the mean return is at least this.
         seed: of the episodes.
-        run: the mean return and length are logged there, as `evaluation/...`.
+        run: the mean return and length are logged there, as `evaluation/...`, and a film of the
+            first episode where the environment draws.
 
     Attributes:
         results: (steps, mean return) of every evaluation.
@@ -126,6 +132,7 @@ class EvaluateEvery(_Every):
             length = sum(found.lengths) / len(found.lengths)
             figures = {"evaluation/return": found.mean, "evaluation/length": length}
             self.run.scalars(figures, agent.steps)
+            film(agent, self.run, agent.steps, self.env, seed=self.seed)
         return None if self.stop_at is None or found.mean < self.stop_at else False
 
     def state(self) -> dict[str, Any]:
@@ -188,19 +195,35 @@ class StopAtReturn(Remembering):
 class LogTo(Remembering):
     """Writes each line of an agent's history into the log of a run, as `train/...`.
 
-    They have returns and lengths of episodes, losses, entropy and the like.
+    They have returns and lengths of episodes, losses, entropy and the like. The run is also told
+    the trees of the networks and, every few seconds and at the end, how parameters and gradients
+    are spread.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._seen: int | None = None
+        self._histograms = Histograms(run)
+        self._next = 0.0  # when histograms are due again
 
     def __call__(self, agent: Any) -> bool | None:
+        now = time.monotonic()
+        if now >= self._next or agent.steps >= agent.until:
+            self._next = now + _APART
+            self._spread(agent)
         for line in agent.history[self._seen or 0 :]:
             figures = {f"train/{name}": value for name, value in line.items() if name != "steps"}
             self.run.scalars(figures, int(line["steps"]))
         self._seen = len(agent.history)
         return None
+
+    def _spread(self, agent: Any) -> None:
+        modules = agent.modules()
+        self.run.model(modules)
+        self._histograms.write("parameters", named_parameters(modules), agent.steps)
+        gradients = [(name, p.grad) for name, p in named_parameters(modules)]
+        if any(g is not None for _, g in gradients):
+            self._histograms.write("gradients", gradients, agent.steps)
 
     def state(self) -> dict[str, Any]:
         return {"seen": self._seen}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,7 +19,11 @@ from .environments.make import make
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..core.insight.runs.writer import Run
+
 _PARALLEL = 16  # environments that play at a time
+_FILM = 250  # pictures of an episode in the log of a run, the first ones
+FILM = "evaluation/episode"  # their tag
 _LONGEST = 100_000  # steps after which an episode without an end is given up
 
 
@@ -171,6 +176,8 @@ def record(
             raise DataError(f"an episode of {world.id} has no end after {_LONGEST:,} steps")
         observation = step.observation
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix.lower() == ".gif":
+        pictures = _of_one_palette(pictures)
     with atomic(target) as part:
         pictures[0].save(
             part,
@@ -181,6 +188,24 @@ def record(
             loop=0,
         )
     return Evaluation(tuple(returns), tuple(lengths))
+
+
+def film(agent: Acting, run: Run, step: int, env: Any = None, *, seed: int = 10_000) -> None:
+    """Play one episode, and log what is seen as the moving picture `evaluation/episode`.
+
+    Where an environment draws nothing, the run is told why as a text.
+
+    Args:
+        step: at which it is logged.
+    """
+    with TemporaryDirectory(prefix="bestiary-") as folder:
+        path = Path(folder) / "episode.gif"
+        try:
+            record(agent, path, env, seed=seed, most=_FILM)
+        except Exception as error:  # whatever keeps it from drawing must not end a training
+            run.text(FILM, f"no picture: {error}", step)
+            return
+        run.image(FILM, path, step)
 
 
 class _Plain:
@@ -202,6 +227,19 @@ def _picture(frame: np.ndarray) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(frame)
+
+
+def _of_one_palette(pictures: list[Image.Image]) -> list[Image.Image]:
+    """In the 256 colours that serve eight of them: a palette for each takes ten times longer."""
+    from PIL import Image
+
+    some = pictures[:: -(-len(pictures) // 8)]
+    width, height = some[0].size
+    sheet = Image.new("RGB", (width, height * len(some)))
+    for i, one in enumerate(some):
+        sheet.paste(one, (0, i * height))
+    palette = sheet.quantize(256)
+    return [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
 
 
 def _worlds(agent: Any, env: Any, most: int) -> VectorEnv:

@@ -10,7 +10,7 @@ from ..core.errors import ConfigError
 from ..core.insight.runs.writer import Run
 from .agents import algorithm
 from .callbacks import CheckpointEvery, EvaluateEvery, StopAtReturn
-from .evaluation import evaluate
+from .evaluation import evaluate, film
 
 # Recipes and their classes; DATA-OR-ENV is what `rl.make` takes as text.
 _CLASSES = {
@@ -104,6 +104,7 @@ def train(
         )
         found = evaluate(agent, episodes=_EPISODES, progress=not quiet)
         run.scalar("evaluation/return", found.mean, agent.steps)
+        film(agent, run, agent.steps)
     result = {
         "folder": str(out / "agent"),
         "steps": agent.steps,

@@ -290,6 +290,11 @@ class _Observer:
 _plain_call = Module.__call__
 
 
+def busy() -> bool:
+    """Whether a profile is being taken."""
+    return _patching.locked()
+
+
 @contextmanager
 def profile() -> Iterator[Profile]:
     """Measure what this thread computes inside: `with bt.profile() as p: ...; print(p)`.

@@ -75,8 +75,9 @@ class Trainer:
         save_every: steps between checkpoints besides those at the end of each epoch.
         keep: newest checkpoints kept, besides the best.
         log_every: steps between records in the history.
-        run: where figures go as they come, several times a second at most, and histograms of the
-            parameters after each epoch; closing it is left to who made it.
+        run: where figures go as they come, several times a second at most, histograms of gradients
+            and parameters in each epoch, the tree of the module with shapes, and a profile of the
+            third step; closing it is left to who made it.
         callbacks: called after each step; one that returns True stops the training.
         quiet: print nothing.
     """
@@ -160,7 +161,7 @@ class Trainer:
             self.line.epoch(self)
             batch = None
             for batch in self._timed(self.batches):
-                with exhaustion_told(self, batch):
+                with exhaustion_told(self, batch), self._profiled():
                     self._batch(batch)
                 if self._stop or self._enough_steps():
                     break
@@ -172,6 +173,8 @@ class Trainer:
                 continue
             break
         if self._stop or self._enough_steps():
+            if self.log is not None and not self._at_end_of_epoch():
+                self.log.parameters(self)
             self._save()
         self.line.close(self)
         return self.history
@@ -182,6 +185,10 @@ class Trainer:
             or self._enough_steps()
             or (self.epochs is not None and self.epoch >= self.epochs)
         )
+
+    def _at_end_of_epoch(self) -> bool:
+        rows = self.history.epochs
+        return bool(rows) and rows[-1]["step"] == self.step
 
     def _enough_steps(self) -> bool:
         return self.max_steps is not None and self.step >= self.max_steps
@@ -217,9 +224,17 @@ class Trainer:
             return nullcontext()
         return self.log.run.shapes(self.module)
 
+    def _profiled(self) -> AbstractContextManager[None]:
+        """The run is told where the time of the third step goes."""
+        if self.log is None or self.step != 2 or self._since:
+            return nullcontext()
+        return self.log.run.profiled()
+
     def _update(self, batch: Any) -> None:
         self.last["lr"] = float(self.optimizer.param_groups[0]["lr"])
         updated = self._step_optimizer(batch)
+        if self.log is not None and updated:
+            self.log.gradients(self)
         self.optimizer.zero_grad()
         self._since = 0
         self.step += 1

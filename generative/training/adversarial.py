@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ import numpy as np
 from ...core import optim, random
 from ...core.errors import ConfigError
 from ...core.insight.progress import progress
+from ...core.insight.runs.structure import named_parameters
 from ...core.insight.runs.writer import Run
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
-from ...core.training.log import LEAST
+from ...core.training.log import LEAST, Histograms
 from ...core.training.state import packed, unpacked
 from ...core.training.store import CheckpointStore
 from ...hub.card import Card
@@ -125,6 +128,7 @@ class Adversarial:
         self.kind, self.out, self.pictures, self.quiet = kind, Path(out), pictures, quiet
         self.run = run
         self._log: Run | None = None
+        self._histograms: Histograms | None = None
         self._next = 0.0  # when figures of steps are due again
         config_class, players_class = players_of(kind)
         random.manual_seed(s.seed)
@@ -170,14 +174,16 @@ class Adversarial:
         """
         if resume is not None:
             self._resume(resume)
-        source, module = self.pictures.source, self.players.generator
-        with recorded(self.run, self.out, self.kind, source, self.settings, module) as self._log:
+        source, generator = self.pictures.source, self.players.generator
+        both = self.players.modules()
+        with recorded(self.run, self.out, self.kind, source, self.settings, both) as self._log:
+            self._histograms = Histograms(self._log)
             self._train()
-            self.ema.copy_to(module)
-            module.eval()
+            self.ema.copy_to(generator)
+            generator.eval()
             made = self.generator()
             made.save(self.out / "model")
-        self._log = None
+        self._log = self._histograms = None
         return made
 
     def _train(self) -> None:
@@ -201,7 +207,8 @@ class Adversarial:
 
     def _step(self, x: Tensor, labels: Tensor | None) -> dict[str, float]:
         labels = labels.to(self.device) if labels is not None and self.conditional else None
-        figures = self.players.update(x.to(self.device), labels)
+        with self._looked_at():
+            figures = self.players.update(x.to(self.device), labels)
         step = self.players.step
         check_figures(figures, step, self.players.chosen.lr)
         self.ema.update()
@@ -214,6 +221,29 @@ class Adversarial:
         if step % self.settings.save_every == 0 and step < self.steps:
             self._save()
         return figures
+
+    @contextmanager
+    def _looked_at(self) -> Iterator[None]:
+        """The run is told the shapes of the first turn of both, where the time of the next one
+        goes, and the gradients of the first step of each epoch."""
+        log, before, every = self._log, self.players.step, self.players.chosen.critic_steps
+        with ExitStack() as stack:
+            if log is not None and before == every - 1:
+                stack.enter_context(log.shapes(self.players.modules()))
+            if log is not None and before == 2 * every - 1:
+                stack.enter_context(log.profiled())
+            if self._histograms is not None and before % len(self.batches) == every - 1:
+                self.players.watch = self._gradients
+            try:
+                yield
+            finally:
+                self.players.watch = None
+
+    def _gradients(self, player: str) -> None:
+        assert self._histograms is not None
+        module = self.players.modules()[player]
+        named = ((name, p.grad) for name, p in module.named_parameters())
+        self._histograms.write(f"gradients/{player}", named, self.players.step + 1)
 
     def _end_epoch(self, last: dict[str, float], seconds: float) -> None:
         samples = self.samples()
@@ -229,6 +259,9 @@ class Adversarial:
         if self._log is not None:
             self._log.scalar("evaluation/variety", row["variety"], self.players.step)
             self._log.image(GRID, path, self.players.step)
+        if self._histograms is not None:
+            parameters = named_parameters(self.players.modules())
+            self._histograms.write("parameters", parameters, self.players.step)
         self._save()
         if not self.quiet:
             said = ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k != "step")

@@ -22,6 +22,9 @@ def recorded(
 
     One that was given is left open: closing it is left to who made it.
 
+    Args:
+        module: what is trained, or several modules by name.
+
     Raises:
         ConfigError: what is given is no run.
     """
@@ -32,6 +35,7 @@ def recorded(
                 "into the folder of the result.",
                 got=type(run),
             )
+        run.model(module)
         yield run
         return
     with logged(folder, {"recipe": recipe, "data": source, **asdict(settings)}, module) as made:

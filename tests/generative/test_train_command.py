@@ -80,6 +80,16 @@ def test_a_folder_becomes_a_model(recipe, folder, tmp_path):
     log = bt.read_run(tmp_path / "out")
     assert log.status == "finished" and log.about["hyperparameters"]["recipe"] == recipe
     assert any(name.startswith("train/") for name in log.scalars) and log.images["samples"]
+    for kind in ("parameters", "gradients"):
+        assert any(name.startswith(f"{kind}/") for name in log.histograms), kind
+    tree = log.about["structure"]
+    if recipe in ("dcgan", "stylegan"):
+        assert list(tree["children"]) == ["generator", "critic"]
+        assert tree["children"]["critic"]["inputs"].startswith("(4, 3, 8, 8)")
+        assert {name.split("/")[1] for name in log.histograms} == {"generator", "critic"}
+    else:  # a network with a loss of its own is not called itself, its parts are
+        assert "(4, 3, 8, 8)" in json.dumps(tree)
+    assert log.about["device"] == "cpu"
     assert recipe == "ddpm" or said["variety"] > 0
     with pytest.raises(DataError, match="dogs"):
         model(1, label="dgos")

@@ -21,6 +21,7 @@ from bestiary.rl import (
     evaluate,
     load_agent,
 )
+from bestiary.rl.environments.cartpole import CartPole
 
 CASES: list[tuple[Any, str, dict[str, Any]]] = [
     (PPO, "CartPole-v1", {"num_envs": 2, "n_steps": 16, "anneal": True}),
@@ -107,6 +108,23 @@ def test_a_run_has_the_figures(tmp_path: Path) -> None:
     for name in ("return", "length", "kl", "entropy", "policy_loss", "value_loss"):
         assert len(log.scalars[f"train/{name}"]) >= 2, name
     assert len(log.scalars["evaluation/return"]) == 2
+    films = log.images["evaluation/episode"]
+    assert len(films) == 2 and films[0].content[:6] in (b"GIF87a", b"GIF89a")
+
+
+class Undrawn(CartPole):
+    id = "Undrawn"
+
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError("no paper")
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+    with bt.Run(tmp_path) as run:
+        agent = PPO(Undrawn, n_steps=64, batch_size=64, n_epochs=1)
+        agent.learn(128, EvaluateEvery(128, episodes=2, run=run), progress=False)
+    log = bt.read_run(tmp_path)
+    assert not log.images and "no paper" in log.texts["evaluation/episode"][0].content
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_the_run_is_logged(tmp_path: Path) -> None:
     log = bt.read_run(tmp_path / "run")
     assert log.status == "finished" and log.about["hyperparameters"]["environment"] == "CartPole-v1"
     assert len(log.scalars["train/return"]) and len(log.scalars["evaluation/return"]) == 1
+    tree = log.about["structure"]["children"]["network"]
+    assert log.about["device"] == "cpu" and set(tree["children"]) == {"actor", "critic"}
+    for kind in ("parameters", "gradients"):
+        assert log.histograms[f"{kind}/network/actor/layers/0/weight"]
+    assert [film.step for film in log.images["evaluation/episode"]] == [2048]
 
 
 def test_evaluations_checkpoints_and_an_early_end(tmp_path: Path, capsys: Any) -> None:

@@ -15,8 +15,13 @@ def structure(module: Any, shapes: Mapping[int, tuple[str, str]] | None = None) 
     """The tree of a module: class, extra words of its repr, parameters, children.
 
     Args:
+        module: or several, by name, which become the children of a root without a class.
         shapes: of inputs and outputs, by the identity of the module, as `watched` gives them.
     """
+    if isinstance(module, Mapping):
+        several = {name: structure(one, shapes) for name, one in module.items()}
+        total = sum(one["parameters"] for one in several.values())
+        return {"class": "", "words": "", "parameters": total, "children": several}
     children = {name: structure(child, shapes) for name, child in module.named_children()}
     own = sum(p.size for p in module.parameters())
     words = module.extra_repr() if hasattr(module, "extra_repr") else ""
@@ -31,6 +36,16 @@ def structure(module: Any, shapes: Mapping[int, tuple[str, str]] | None = None) 
     return found
 
 
+def named_parameters(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """The parameters of a module, or of several by name, with their paths."""
+    if not isinstance(module, Mapping):
+        yield from module.named_parameters()
+        return
+    for outer, one in module.items():
+        for name, parameter in one.named_parameters():
+            yield f"{outer}.{name}", parameter
+
+
 @contextmanager
 def watched(module: Any) -> Iterator[dict[int, tuple[str, str]]]:
     """The shapes of the first call of each module inside, by its identity."""
@@ -40,8 +55,11 @@ def watched(module: Any) -> Iterator[dict[int, tuple[str, str]]]:
         if id(one) not in seen:
             seen[id(one)] = _told((args, kwargs)), _told(result)
 
+    several = list(module.values()) if isinstance(module, Mapping) else [module]
     handles = [
-        one.register_forward_hook(look, with_kwargs=True) for _, one in module.named_modules()
+        one.register_forward_hook(look, with_kwargs=True)
+        for root in several
+        for _, one in root.named_modules()
     ]
     try:
         yield seen

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import io
 import json
-import math
 import os
 import platform
 import socket
@@ -19,25 +17,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from ...errors import ConfigError, DataError
 from ...paths import atomic
 from . import events
 from .frames import frame
-from .structure import structure, watched
+from .structure import named_parameters, structure, watched
 from .use import Use
+from .values import (
+    array_of,
+    confusion_of,
+    number_of,
+    picture_bytes,
+    plain_settings,
+    step_number,
+    tag_of,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ...nn import Module
     from ..profile import Profile
 
 FILE = "run.json"
 PROFILE = "profile.json"
 _INTERVAL = 0.5  # seconds that a record waits in memory at most
-_LARGEST_STEP = 1 << 62
-_LARGEST = 3.4028234e38  # in 32 bits
 _LIBRARIES = ("bestiary", "numpy", "ml_dtypes", "cupy", "gymnasium")
 
 
@@ -54,7 +58,7 @@ class Run:
     Args:
         folder: made if it is not there; one that holds a run already is gone on with.
         hyperparameters: numbers, truths and text.
-        module: whose structure is written down.
+        module: whose structure is written down, or several modules by name.
         system: log what this process uses of processors and memory once a second, as the numbers
             `system/cpu` (percent of one processor) and `system/memory` (megabytes), and of a GPU in
             use `system/gpu` (percent) and `system/gpu_memory`; their steps are the seconds since
@@ -72,7 +76,7 @@ class Run:
         system: bool = True,
     ) -> None:
         self.folder = Path(folder)
-        settings = _checked(hyperparameters or {})
+        settings = plain_settings(hyperparameters or {})
         start = time.time()
         host = socket.gethostname().replace(os.sep, "-") or "host"
         name = f"events.out.tfevents.{int(start)}.{host}.{os.getpid()}.{time.perf_counter_ns()}"
@@ -103,8 +107,7 @@ class Run:
             "versions": _versions(),
         }
         if module is not None:
-            self.about["structure"] = structure(module)
-            self.about["device"] = str(module.device)
+            self._describe(module)
         self._write_about()
         self._add(events.version(start))
         if settings:
@@ -119,29 +122,29 @@ class Run:
 
     def scalar(self, tag: str, value: Any, step: int) -> None:
         """A number at a step. Tags with a slash are grouped: "train/loss"."""
-        self._add(events.scalar(time.time(), _step(step), _tag(tag), _number(tag, value)))
+        self._add(events.scalar(time.time(), step_number(step), tag_of(tag), number_of(tag, value)))
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Several numbers at a step, by tag."""
-        now, step = time.time(), _step(step)
+        now, step = time.time(), step_number(step)
         for tag, value in values.items():
-            self._add(events.scalar(now, step, _tag(tag), _number(tag, value)))
+            self._add(events.scalar(now, step, tag_of(tag), number_of(tag, value)))
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """How the values of a tensor or an array are spread."""
-        self._add(events.histogram(time.time(), _step(step), _tag(tag), _array(values)))
+        self._add(events.histogram(time.time(), step_number(step), tag_of(tag), array_of(values)))
 
     def image(self, tag: str, picture: Any, step: int) -> None:
         """A picture: Pillow's, an array (H, W), (H, W, 3 or 4), or a path of a PNG, JPEG or GIF.
 
         Arrays of floats are from 0 to 1, arrays of bytes from 0 to 255.
         """
-        height, width, data = _picture(picture)
-        self._add(events.image(time.time(), _step(step), _tag(tag), height, width, data))
+        height, width, data = picture_bytes(picture)
+        self._add(events.image(time.time(), step_number(step), tag_of(tag), height, width, data))
 
     def text(self, tag: str, value: str, step: int = 0) -> None:
         """Text, which may hold Markdown."""
-        self._add(events.text(time.time(), _step(step), _tag(tag), str(value)))
+        self._add(events.text(time.time(), step_number(step), tag_of(tag), str(value)))
 
     def confusion(self, tag: str, counts: Any, labels: Sequence[str], step: int) -> None:
         """How often each class was taken for each, with the names of the classes.
@@ -150,27 +153,68 @@ class Run:
         Raises:
             DataError: it is no such matrix, or there are other than N labels.
         """
-        self._add(events.confusion(time.time(), _step(step), _tag(tag), _matrix(counts, labels)))
+        self._add(
+            events.confusion(
+                time.time(), step_number(step), tag_of(tag), confusion_of(counts, labels)
+            )
+        )
 
-    def parameters(self, module: Any, step: int, *, gradients: bool = True) -> None:
-        """Histograms of all parameters of a module, and of their gradients where there are any."""
-        for name, parameter in module.named_parameters():
+    def parameters(
+        self, module: Module | Mapping[str, Module], step: int, *, gradients: bool = True
+    ) -> None:
+        """Histograms of all parameters of a module, and of their gradients where there are any.
+
+        Args:
+            module: or several, by name.
+        """
+        for name, parameter in named_parameters(module):
             tag = name.replace(".", "/")
             self.histogram(f"parameters/{tag}", parameter, step)
             if gradients and parameter.grad is not None:
                 self.histogram(f"gradients/{tag}", parameter.grad, step)
 
+    def model(self, module: Module | Mapping[str, Module]) -> None:
+        """Note the tree of a module, or of several by name, and the device, unless there is one."""
+        if "structure" not in self.about:
+            self._describe(module)
+            self._write_about()
+
     @contextmanager
-    def shapes(self, module: Any) -> Iterator[None]:
+    def shapes(self, module: Module | Mapping[str, Module]) -> Iterator[None]:
         """Add to the tree of a module what its parts are given, and give, inside.
 
         A trainer does so at its first step; it costs nothing afterwards.
         """
         with watched(module) as seen:
             yield
-        if seen and not self._closed:
-            self.about["structure"] = structure(module, seen)
+        if not self._closed:
+            self._describe(module, seen)
             self._write_about()
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Keep a profile of what is computed inside, unless somebody is taking one already.
+
+        A trainer does so at its third step.
+        """
+        from ..profile import busy, profile
+
+        if busy():
+            yield
+            return
+        with profile() as found:
+            yield
+        if not self._closed:
+            self.profile(found)
+
+    def _describe(
+        self,
+        module: Module | Mapping[str, Module],
+        shapes: Mapping[int, tuple[str, str]] | None = None,
+    ) -> None:
+        self.about["structure"] = structure(module, shapes)
+        several = list(module.values()) if isinstance(module, Mapping) else [module]
+        self.about["device"] = ", ".join(sorted({str(one.device) for one in several}))
 
     def profile(self, profile: Profile) -> None:
         """Keep what `bt.profile()` measured, for the timeline on the board; the newest is kept.
@@ -295,23 +339,6 @@ def _close_quietly(run: weakref.ref[Run]) -> None:
         found.close("stopped")
 
 
-def _matrix(counts: Any, labels: Sequence[str]) -> events.Confusion:
-    array, names = _array(counts), tuple(str(label) for label in labels)
-    whole = array.dtype.kind in "iu" and (not array.size or array.min() >= 0)
-    if array.shape != (len(names), len(names)) or not whole or not names:
-        raise DataError(
-            f"a confusion matrix of {len(names)} classes is of shape {(len(names),) * 2} and holds "
-            f"whole numbers from 0 up; got {array.dtype} of shape {array.shape}",
-            got=array.shape,
-        )
-    if len(names) > events.MOST_CLASSES:
-        raise DataError(
-            f"a confusion matrix may have {events.MOST_CLASSES} classes, not {len(names)}",
-            got=len(names),
-        )
-    return events.Confusion(names, array)
-
-
 def _versions() -> dict[str, str]:
     from ..system import version_of
 
@@ -338,81 +365,3 @@ def _earlier(path: Path) -> dict[str, Any]:
     if isinstance(begun, float) and 0 < begun <= time.time():
         kept["begun"] = begun
     return kept
-
-
-def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters as numbers, truths and text."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, np.generic):
-            value = value.item()
-        if value is None or isinstance(value, Path | type):
-            value = str(value)
-        if isinstance(value, list | tuple):
-            value = ", ".join(str(part) for part in value)
-        if not isinstance(value, bool | int | float | str):
-            raise ConfigError(
-                f"the hyper-parameter {name!r} is {type(value).__name__}; numbers, truths and "
-                "text can be written down",
-                name=name,
-            )
-        found[name] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
-    return found
-
-
-def _step(step: Any) -> int:
-    if isinstance(step, bool) or not isinstance(step, int | np.integer):
-        raise DataError(f"step is a whole number, got {step!r}", got=step)
-    if not 0 <= step < _LARGEST_STEP:
-        raise DataError(f"step={step} is not from 0 to 2**62", got=step)
-    return int(step)
-
-
-def _tag(tag: Any) -> str:
-    if not isinstance(tag, str) or not tag:
-        raise DataError(f"a tag is text such as 'train/loss', got {tag!r}", got=tag)
-    return tag
-
-
-def _number(tag: str, value: Any) -> float:
-    """As it is stored, in 32 bits: what these cannot hold is infinite."""
-    try:
-        number = float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{tag}: a number is wanted, got {value!r}", got=type(value)) from error
-    if abs(number) > _LARGEST:
-        return math.copysign(math.inf, number)
-    return number
-
-
-def _array(values: Any) -> Any:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().array
-    return np.asarray(values)
-
-
-def _picture(picture: Any) -> tuple[int, int, bytes]:
-    from PIL import Image
-
-    if isinstance(picture, str | Path):
-        path = Path(picture)
-        with Image.open(path) as image:
-            if image.format in ("PNG", "JPEG", "GIF", "WEBP"):
-                return image.height, image.width, path.read_bytes()
-            picture = image.convert("RGB")
-    if not isinstance(picture, Image.Image):
-        values = _array(picture)
-        if values.dtype.kind == "f":
-            values = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
-        whole = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))
-        if not whole or values.dtype != np.uint8 or 0 in values.shape:
-            raise DataError(
-                f"a picture is an array (H, W), (H, W, 3) or (H, W, 4) of bytes, or of floats from "
-                f"0 to 1, got shape {values.shape} of {values.dtype}",
-                shape=values.shape,
-            )
-        picture = Image.fromarray(values)
-    buffer = io.BytesIO()
-    kept = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")
-    kept.save(buffer, format="PNG")
-    return picture.height, picture.width, buffer.getvalue()

@@ -17,7 +17,7 @@ from bestiary.core.insight.runs import gpu
 from bestiary.core.insight.runs.frames import frame
 from bestiary.core.insight.runs.reader import read_run
 from bestiary.core.insight.runs.use import Use
-from bestiary.core.insight.runs.writer import Run
+from bestiary.core.insight.runs.writer import PROFILE, Run
 
 
 class Split(bt.nn.Module):
@@ -63,6 +63,61 @@ def test_a_trainer_tells_them(tmp_path: Path) -> None:
         ).fit()
     told = read_run(tmp_path / "run").about["structure"]
     assert (told["inputs"], told["children"]["0"]["outputs"]) == ("(6, 3)", "(6, 4)")
+
+
+def trained(run: Run | None) -> list[np.ndarray]:
+    bt.random.manual_seed(3)
+    net = bt.nn.Sequential(
+        bt.nn.Conv2d(1, 4, 3), bt.nn.BatchNorm2d(4), bt.nn.GELU(), bt.nn.Flatten(),
+        bt.nn.Dropout(0.3), bt.nn.Linear(144, 3),
+    )  # fmt: skip
+    x, y = bt.random.normal((32, 1, 8, 8)), bt.tensor(np.arange(32) % 3)
+    bt.training.Trainer(
+        net,
+        bt.optim.AdamW(net.parameters(), lr=1e-2),
+        lambda m, b: bt.nn.functional.cross_entropy(m(b[0]), b[1]),
+        [(x[:16], y[:16]), (x[16:], y[16:])],
+        epochs=4,
+        clip_norm=0.1,
+        run=run,
+        quiet=True,
+    ).fit()
+    return [p.array.copy() for p in (*net.parameters(), *net.buffers())]
+
+
+def test_a_trainer_profiles_its_third_step_and_learns_the_same(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        logged = trained(run)
+    for one, other in zip(logged, trained(None), strict=True):
+        np.testing.assert_array_equal(one, other)
+    told = json.loads((tmp_path / "run" / PROFILE).read_text())
+    names = {name for name, *_ in told["ops"]}
+    assert {"conv2d", "adam_update", "conv2d_weight_grad"} <= names
+    assert {"Sequential", "Sequential/0"} <= {path for path, *_ in told["modules"]}
+    log = read_run(tmp_path / "run")
+    assert log.about["device"] == "cpu" and log.about["structure"]["class"] == "Sequential"
+    assert len(log.histograms["gradients/5/weight"]) >= 1
+
+
+def test_only_one_profile_is_taken(tmp_path: Path) -> None:
+    with bt.profile() as mine, Run(tmp_path / "run") as run:
+        trained(run)
+    assert not (tmp_path / "run" / PROFILE).exists() and len(mine.ops) > 100
+
+
+def test_several_modules_are_told_by_name(tmp_path: Path) -> None:
+    both = {"left": bt.nn.Linear(3, 4), "right": bt.nn.Linear(4, 2, bias=False)}
+    with Run(tmp_path / "run", module=both) as run:
+        with run.shapes(both):
+            both["right"](both["left"](bt.zeros((5, 3))))
+        run.parameters(both, 1)
+        run.model(bt.nn.Linear(1, 1))  # there is one
+    log = read_run(tmp_path / "run")
+    told = log.about["structure"]
+    assert (told["class"], told["parameters"], list(told["children"])) == ("", 24, list(both))
+    assert told["children"]["right"]["inputs"] == "(5, 4)"
+    names = ("left/weight", "left/bias", "right/weight")
+    assert set(log.histograms) == {f"parameters/{name}" for name in names}
 
 
 def test_confusion_matrices_are_kept(tmp_path: Path) -> None:

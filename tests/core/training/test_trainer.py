@@ -260,4 +260,5 @@ def test_figures_go_to_a_run(tmp_path: Path) -> None:
     assert log.scalars["train/loss"].steps.tolist() == list(range(1, 16))
     assert log.scalars["train/loss"].last < log.scalars["train/loss"].values[0]
     assert log.scalars["evaluation/error"].steps.tolist() == [5, 10, 15]
-    assert set(log.histograms) == {"parameters/weight", "parameters/bias"}
+    kinds, names = ("parameters", "gradients"), ("weight", "bias")
+    assert set(log.histograms) == {f"{kind}/{name}" for kind in kinds for name in names}
