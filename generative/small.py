@@ -19,6 +19,7 @@ from ..core.nn import init
 from ..core.random import numpy_rng
 from ..core.state import no_grad
 from ..core.tensor import Tensor
+from ..core.training.turn import Turn
 from ..hub.configuration import natural, positive
 from .unet2d import check_labels
 
@@ -175,11 +176,8 @@ class Players:
     Attributes:
         generator: latents (B, latent_size), labels -> pictures from -1 to 1.
         critic: pictures, labels -> a score of each, high for real ones, (B,).
-        watch: called with "critic" or "generator" when a player has learnt and its gradients are
-            still there.
+        both: the two networks as one module, by these names.
     """
-
-    watch: Callable[[str], None] | None = None
 
     settings: ClassVar[PlayerSettings] = PlayerSettings()
     generator_class: ClassVar[Callable[..., nn.Module]]
@@ -198,6 +196,15 @@ class Players:
             self.critic.parameters(), lr=self.chosen.critic_lr, betas=betas
         )
         self.step = 0
+        self.both = nn.ModuleDict({"generator": self.generator, "critic": self.critic})
+        optimizers = self.critic_optimizer, self.generator_optimizer
+        losses = self._lost_by_critic, self._lost_by_generator
+        self.turns = {
+            name: Turn(self.both, optimizer, loss, whose=name, optimizers=optimizers)
+            for name, optimizer, loss in zip(
+                ("critic", "generator"), optimizers, losses, strict=True
+            )
+        }
 
     def critic_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """What the critic loses on real and made pictures."""
@@ -212,6 +219,8 @@ class Players:
 
         Raises:
             DataError: the pictures hold NaN.
+            GradError: a loss or gradients are not finite; says where that began.
+            OutOfMemoryError: says what took the memory.
         """
         if not np.isfinite(real.cpu().array).all():
             raise DataError("a batch of pictures holds NaN or infinity")
@@ -219,10 +228,14 @@ class Players:
             type(self).__name__, labels, real.shape[0], self.config.num_classes
         )
         learn = (self.step + 1) % self.chosen.critic_steps == 0
-        losses = self.play(real, labels, learn=learn)
+        names = ("critic", "generator") if learn else ("critic",)
+        figures = {}
+        for name in names:
+            turn = self.turns[name]
+            turn.step = self.step
+            figures[name] = float(turn((real, labels)).item())
         self.step += 1
-        names = ("critic", "generator")[: len(losses)]
-        return {name: float(one.item()) for name, one in zip(names, losses, strict=True)}
+        return figures
 
     def play(self, real: Tensor, labels: Tensor | None = None, *, learn: bool = True) -> Any:
         """What `update` does, unchecked: `bt.compile(players.play)` is possible where no numbers
@@ -234,30 +247,29 @@ class Players:
         Returns:
             The loss of the critic, and that of the generator if it learnt.
         """
-        count = real.shape[0]
-        with no_grad():
-            fake = self.generator(self.latents(count), labels)
-        lost = self.critic_loss(real, fake.detach(), labels)
+        lost = self._lost_by_critic((real, labels))
         lost.backward()
         self.critic_optimizer.step()
-        if self.watch is not None:
-            self.watch("critic")
         self.critic_optimizer.zero_grad()
         if not learn:
             return (lost,)
-        made = self.generator(self.latents(count), labels)
-        with frozen(self.critic):  # whose own gradients nobody needs now
-            loss = self.generator_loss(made, labels)
+        loss = self._lost_by_generator((real, labels))
         loss.backward()
         self.generator_optimizer.step()
-        if self.watch is not None:
-            self.watch("generator")
         self.generator_optimizer.zero_grad()
         return lost, loss
 
-    def modules(self) -> dict[str, nn.Module]:
-        """Both networks, by name."""
-        return {"generator": self.generator, "critic": self.critic}
+    def _lost_by_critic(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
+        real, labels = batch
+        with no_grad():
+            fake = self.generator(self.latents(real.shape[0]), labels)
+        return self.critic_loss(real, fake.detach(), labels)
+
+    def _lost_by_generator(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
+        real, labels = batch
+        made = self.generator(self.latents(real.shape[0]), labels)
+        with frozen(self.critic):  # whose own gradients nobody needs now
+            return self.generator_loss(made, labels)
 
     def extra_state(self) -> dict[str, Any]:
         """What a resumed training needs besides networks, optimizers and `step`."""

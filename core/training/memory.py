@@ -22,7 +22,7 @@ from .display import batch_size
 from .tracing import untouched
 
 if TYPE_CHECKING:
-    from .trainer import Trainer
+    from .turn import Training
 
 _MARGIN = 0.75  # of what is free: a few samples do not show all, and free memory is in pieces
 
@@ -50,7 +50,7 @@ class Step:
 
 
 @contextmanager
-def exhaustion_told(trainer: Trainer, batch: Any) -> Iterator[None]:
+def exhaustion_told(trainer: Training, batch: Any) -> Iterator[None]:
     """Inside a step; memory that runs out becomes an error that says what took it."""
     try:
         yield
@@ -69,7 +69,7 @@ def is_exhaustion(error: BaseException) -> bool:
     )
 
 
-def out_of_memory(trainer: Trainer, batch: Any, error: Exception) -> OutOfMemoryError:
+def out_of_memory(trainer: Training, batch: Any, error: Exception) -> OutOfMemoryError:
     """The error that tells what took the memory; measures a few samples of the batch."""
     place = _place(error)
     told = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -92,14 +92,15 @@ def out_of_memory(trainer: Trainer, batch: Any, error: Exception) -> OutOfMemory
 
 
 def _message(
-    trainer: Trainer, size: int, head: str, step: Step | None, why: str, free: int | None
+    trainer: Training, size: int, head: str, step: Step | None, why: str, free: int | None
 ) -> OutOfMemoryError:
     own = list(trainer.module.parameters())
     parameters = sum(p.nbytes for p in own) + sum(b.nbytes for b in trainer.module.buffers())
     gradients = sum(p.nbytes for p in own if p.requires_grad)
     optimizer = sum(
         x.nbytes
-        for group in trainer.optimizer.param_groups
+        for one in trainer.optimizers
+        for group in one.param_groups
         for bucket in group.buckets
         for x in bucket.state.values()
     )
@@ -116,10 +117,13 @@ def _message(
     }  # fmt: skip
     if fits:
         rounds = math.ceil(size / fits)
-        advice = (
-            f"A batch of about {fits} fits. As one of {size}: batch_size={math.ceil(size / rounds)}"
-            f", Trainer(..., accumulate={rounds * trainer.accumulate})"
-        )
+        smaller = math.ceil(size / rounds)
+        advice = f"A batch of about {fits} fits: batch_size={smaller}"
+        if not trainer.whose:  # a `Trainer`
+            advice = (
+                f"A batch of about {fits} fits. As one of {size}: batch_size={smaller}"
+                f", Trainer(..., accumulate={rounds * trainer.accumulate})"
+            )
     else:
         advice = (
             "A smaller batch or smaller samples; or compute layers again in the backward pass:\n"
@@ -161,7 +165,7 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _measured(trainer: Trainer, batch: Any, size: int) -> Step | None:
+def _measured(trainer: Training, batch: Any, size: int) -> Step | None:
     """Two small parts of the batch; None for batches that are too small."""
     # Large parts tell more, as gradients of the parameters are the height of a step of few samples.
     tried = [(size // 16, size // 8)] if size >= 64 else []
@@ -176,7 +180,7 @@ def _measured(trainer: Trainer, batch: Any, size: int) -> Step | None:
     return None
 
 
-def _of_parts(trainer: Trainer, batch: Any, size: int, parts: tuple[int, int]) -> Step:
+def _of_parts(trainer: Training, batch: Any, size: int, parts: tuple[int, int]) -> Step:
     """Forward and backward pass of a few samples, twice, with the random numbers of the batch."""
     after = random.snapshot()
     found = []
@@ -198,7 +202,7 @@ def _of_parts(trainer: Trainer, batch: Any, size: int, parts: tuple[int, int]) -
     )  # fmt: skip
 
 
-def _one(trainer: Trainer, few: Any) -> tuple[int, int]:
+def _one(trainer: Training, few: Any) -> tuple[int, int]:
     """Bytes that the graph keeps, and bytes at the height of the step."""
     device = trainer.module.device
     own = {id(_root(p.array)) for p in trainer.module.parameters()}

@@ -12,6 +12,7 @@ from ..optim import Optimizer
 if TYPE_CHECKING:
     from .tracing import Trace
     from .trainer import Trainer
+    from .turn import Training
 
 
 _LOSS = "loss=lambda module, batch: F.cross_entropy(module(batch[0]), batch[1])"
@@ -90,31 +91,32 @@ def no_batches(trainer: Trainer) -> DataError:
     )
 
 
-def diverged(trainer: Trainer, what: str, value: float, found: Trace) -> GradError:
+def diverged(trainer: Training, what: str, value: float, found: Trace) -> GradError:
     """A loss, or gradients, that are infinite or not a number."""
     step = trainer.step + 1
     rate = float(trainer.optimizer.param_groups[0]["lr"])
     losses, norms = list(trainer.watch.losses), list(trainer.watch.norms)
     if what == "loss":
-        head = f"the loss became {value} at step {step} (learning rate {rate:g}).\n"
+        head = f"the loss{trainer.whose} became {value} at step {step} (learning rate {rate:g}).\n"
     else:
         head = (
-            f"the gradients became {value} at step {step} (learning rate {rate:g}; the loss is "
-            f"{trainer.last['loss']:.4g}, the parameters are as before the step).\n"
+            f"the gradients{trainer.whose} became {value} at step {step} (learning rate {rate:g}; "
+            f"the loss is {trainer.last['loss']:.4g}, the parameters are as before the step).\n"
         )
     before = ""
     if losses:
         told = ", ".join(f"{norm:.4g} (step {at})" for at, norm in norms[-3:]) or "not measured"
         shown = ", ".join(f"{loss:.4g}" for loss in losses)
         before = f"Losses before: {shown}; gradient norms: {told}\n"
-    hint = "Lower the learning rate or clip gradients (clip_norm=1.0)"
+    hint = "Lower the learning rate"
+    if not trainer.whose:  # a `Trainer`, which can clip
+        hint += " or clip gradients (clip_norm=1.0)"
     edge = (found.origin.backward_of or found.origin.op) if found.origin is not None else None
     if found.direction == "data":
         hint = "Look at the data: leave out or repair such samples"
     elif found.direction == "unknown":
-        hint += (
-            "; to find the operation that made it:\n  with bt.detect_anomaly(): trainer.fit(...)"
-        )
+        hint += "; to find the operation that made it:\n  with bt.detect_anomaly(): "
+        hint += "..." if trainer.whose else "trainer.fit(...)"
     elif edge in _DOMAINS:
         hint = f"Keep {edge} away from its edge, such as x + 1e-8; or l" + hint[1:]
     small = ""
@@ -131,7 +133,7 @@ def diverged(trainer: Trainer, what: str, value: float, found: Trace) -> GradErr
     )
 
 
-def _facts(trainer: Trainer, found: Trace) -> dict[str, str | None]:
+def _facts(trainer: Training, found: Trace) -> dict[str, str | None]:
     origin = found.origin
     return {
         "direction": found.direction,

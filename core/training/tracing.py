@@ -22,7 +22,7 @@ from ..tensor import Tensor
 from .mistakes import diverged
 
 if TYPE_CHECKING:
-    from .trainer import Trainer
+    from .turn import Training
 
 _SHARE = 0.005  # of the time, that norms of gradients may take
 
@@ -58,7 +58,7 @@ class Watch:
         self._spent = 0.0
         self._far: Any = None
 
-    def check(self, trainer: Trainer, batch: Any) -> None:
+    def check(self, trainer: Training, batch: Any) -> None:
         """Clip the gradients, and notice what is not finite before it reaches the parameters.
 
         Raises:
@@ -75,7 +75,7 @@ class Watch:
             raise diverged(trainer, "gradients", norm, trace(trainer, batch, backward=True))
         self.norms.append((trainer.step + 1, norm))
 
-    def _norm(self, trainer: Trainer) -> float | None:
+    def _norm(self, trainer: Training) -> float | None:
         """The norm of all gradients, which are clipped; None if it is not taken this time."""
         if trainer.clip_norm is not None:
             norm = float(clip_grad_norm_(_trained(trainer), trainer.clip_norm).item())
@@ -101,7 +101,7 @@ class Watch:
         return math.isfinite(np.dot(flat, flat))
 
 
-def _trained(trainer: Trainer) -> list[Tensor]:
+def _trained(trainer: Training) -> list[Tensor]:
     return [p for group in trainer.optimizer.param_groups for p in group["params"]]
 
 
@@ -111,7 +111,7 @@ def _far(every: list[Tensor]) -> Tensor | None:
     return min(first, key=lambda p: p.size, default=None)
 
 
-def trace(trainer: Trainer, batch: Any, backward: bool) -> Trace:
+def trace(trainer: Training, batch: Any, backward: bool) -> Trace:
     """Compute a batch again with the random numbers that it had, and follow what is not finite.
 
     Args:

@@ -138,6 +138,13 @@ class Trainer:
         self._since = 0  # batches whose gradients wait for a step
         self._stop = False
 
+    whose = ""  # words after "the loss" in errors, where there are several
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizer; other loops have several."""
+        return (self.optimizer,)
+
     # -- the loop ------------------------------------------------------------------------------
 
     def fit(self, resume: str | Path | None = None) -> History:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,18 @@ import numpy as np
 from ...core import optim, random
 from ...core.errors import ConfigError
 from ...core.insight.progress import progress
-from ...core.insight.runs.structure import named_parameters
 from ...core.insight.runs.writer import Run
 from ...core.state import inference_mode
 from ...core.tensor import Tensor
 from ...core.training.log import LEAST, Histograms
 from ...core.training.state import packed, unpacked
 from ...core.training.store import CheckpointStore
+from ...core.training.turn import Turn
 from ...hub.card import Card
 from ...hub.configuration import flags, positive, real
 from ..small import Players, PlayerSettings
 from ..tasks.direct import DirectGenerator
-from .alarms import alarm_of, check_figures
+from .alarms import alarm_of
 from .grids import save_grid
 from .log import GRID, recorded
 from .pictures import Batches, Pictures
@@ -170,12 +171,13 @@ class Adversarial:
             resume: "auto" goes on from the newest checkpoint in `out`, bit for bit.
 
         Raises:
-            GradError: a loss became infinite or NaN.
+            GradError: a loss or gradients became infinite or NaN; says at which operation.
+            OutOfMemoryError: says what took the memory, and the batch that fits.
         """
         if resume is not None:
             self._resume(resume)
         source, generator = self.pictures.source, self.players.generator
-        both = self.players.modules()
+        both = self.players.both
         with recorded(self.run, self.out, self.kind, source, self.settings, both) as self._log:
             self._histograms = Histograms(self._log)
             self._train()
@@ -210,7 +212,6 @@ class Adversarial:
         with self._looked_at():
             figures = self.players.update(x.to(self.device), labels)
         step = self.players.step
-        check_figures(figures, step, self.players.chosen.lr)
         self.ema.update()
         now = time.monotonic()
         if self._log is not None and (now >= self._next or step == 1 or step % 20 == 0):
@@ -229,21 +230,23 @@ class Adversarial:
         log, before, every = self._log, self.players.step, self.players.chosen.critic_steps
         with ExitStack() as stack:
             if log is not None and before == every - 1:
-                stack.enter_context(log.shapes(self.players.modules()))
+                stack.enter_context(log.shapes(self.players.both))
             if log is not None and before == 2 * every - 1:
                 stack.enter_context(log.profiled())
             if self._histograms is not None and before % len(self.batches) == every - 1:
-                self.players.watch = self._gradients
+                for name, turn in self.players.turns.items():
+                    turn.look = partial(self._gradients, name)
             try:
                 yield
             finally:
-                self.players.watch = None
+                for turn in self.players.turns.values():
+                    turn.look = None
 
-    def _gradients(self, player: str) -> None:
+    def _gradients(self, player: str, turn: Turn) -> None:
+        """Of the player whose turn it is; the other one's are of no use to it."""
         assert self._histograms is not None
-        module = self.players.modules()[player]
-        named = ((name, p.grad) for name, p in module.named_parameters())
-        self._histograms.write(f"gradients/{player}", named, self.players.step + 1)
+        named = ((name, p.grad) for name, p in getattr(self.players, player).named_parameters())
+        self._histograms.write(f"gradients/{player}", named, turn.step + 1)
 
     def _end_epoch(self, last: dict[str, float], seconds: float) -> None:
         samples = self.samples()
@@ -260,7 +263,7 @@ class Adversarial:
             self._log.scalar("evaluation/variety", row["variety"], self.players.step)
             self._log.image(GRID, path, self.players.step)
         if self._histograms is not None:
-            parameters = named_parameters(self.players.modules())
+            parameters = self.players.both.named_parameters()
             self._histograms.write("parameters", parameters, self.players.step)
         self._save()
         if not self.quiet:

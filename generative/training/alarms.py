@@ -1,39 +1,19 @@
-"""What trainings of generators watch for: losses that are no numbers, pictures all alike."""
+"""What trainings of generators watch for: pictures all alike."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ...core.errors import GradError
 from ...core.notice import TrainingWarning
 
 Array = np.ndarray[Any, Any]
 COLLAPSE = 0.3  # of the variety of real pictures
 IDLE = 0.1  # of a codebook's entries, in use
 _PATIENCE = 500  # steps: untrained generators make one picture only
-
-
-def check_figures(figures: Mapping[str, float], step: int, lr: float) -> None:
-    """Raise where a player's loss is not finite.
-
-    Raises:
-        GradError: names the loss and the step.
-    """
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise GradError(
-                f"the loss of the {name} became {value} at step {step} (learning rate {lr:g}).\n"
-                "Lower the learning rate, or go on from an earlier checkpoint with another seed; "
-                "to find the operation:\n  with bt.detect_anomaly(): ...",
-                step=step,
-                value=value,
-                lr=lr,
-            )
 
 
 def nearest_distance(samples: Array) -> float:

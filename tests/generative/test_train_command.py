@@ -15,6 +15,7 @@ from bestiary.core.errors import (
     DtypeError,
     GradError,
     IndexRangeError,
+    OutOfMemoryError,
     ShapeError,
 )
 from bestiary.core.notice import TrainingWarning
@@ -22,7 +23,6 @@ from bestiary.generative.training import adversarial, alarms, autoencoding, diff
 from bestiary.generative.training.alarms import (
     CollapseAlarm,
     check_codebook,
-    check_figures,
     codebook_use,
 )
 from bestiary.generative.training.grids import grid
@@ -372,6 +372,73 @@ def test_batches_go_on_where_they_stopped():
     assert all((a == b).all() for a, b in zip(whole, seen, strict=True))
 
 
+# -- what goes wrong, and what is logged -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dcgan", "wgan-gp", "sngan", "stylegan"])
+@pytest.mark.parametrize("player", ["critic", "generator"])
+def test_nan_of_a_player_is_traced(kind, player, tmp_path):
+    """The weight that is to blame is broken in the second step, and nothing is updated by it."""
+    settings = adversarial.Settings(width=4, latent_size=3, steps=12, batch_size=8, samples=4)
+    training = adversarial.Adversarial(pictures(), settings, kind=kind, out=tmp_path, quiet=True)
+    turn = training.players.turns[player]
+    network = getattr(training.players, player)
+    inner, seen = turn._loss, []
+
+    def broken(batch):
+        loss = inner(batch)
+        seen.append([p.array.copy() for p in network.parameters()])
+        return loss if turn.step < 6 else bt.log(loss - loss - 1)
+
+    turn._loss = broken
+    with pytest.raises(GradError, match=f"the loss of the {player} became nan at step") as caught:
+        training.fit()
+    assert caught.value.op == "log"
+    assert caught.value.direction == "forward"
+    assert "learning rate" in str(caught.value)
+    assert len(caught.value.losses) >= 1
+    after = [p.array for p in network.parameters()]
+    assert all(np.array_equal(a, b) for a, b in zip(seen[-1], after, strict=True))
+
+
+def test_memory_of_two_players_is_told(tmp_path):
+    settings = adversarial.Settings(width=4, latent_size=3, steps=3, batch_size=8, samples=4)
+    training = adversarial.Adversarial(pictures(), settings, kind="dcgan", out=tmp_path, quiet=True)
+    turn = training.players.turns["generator"]
+    inner = turn._loss
+
+    def large(batch):
+        if len(batch[0]) == 8:
+            raise MemoryError("no room")
+        return inner(batch)
+
+    turn._loss = large
+    with pytest.raises(OutOfMemoryError) as caught:
+        training.fit()
+    both = training.players.both
+    assert caught.value.parameters == sum(x.nbytes for x in [*both.parameters(), *both.buffers()])
+    assert caught.value.gradients == sum(p.nbytes for p in both.parameters())
+    assert caught.value.optimizer > 0
+    assert caught.value.activations > 0
+    assert caught.value.batch_size == 8
+    assert "fits: batch_size=" in str(caught.value)
+    assert "Trainer" not in str(caught.value)
+
+
+def test_runs_of_gans_hold_both_networks_with_shapes(tmp_path):
+    settings = adversarial.Settings(width=4, latent_size=3, steps=3, batch_size=8, samples=4)
+    adversarial.Adversarial(pictures(), settings, kind="dcgan", out=tmp_path, quiet=True).fit()
+    run = bt.read_run(tmp_path)
+    tree = run.about["structure"]["children"]
+    assert set(tree) == {"generator", "critic"}
+    assert tree["generator"]["inputs"].startswith("(8, 3)")
+    assert tree["critic"]["inputs"].startswith("(8, 1, 8, 8)")
+    tags = set(run.histograms)
+    assert "gradients/generator/last/weight" in tags
+    assert "gradients/critic/score/weight" in tags
+    assert "parameters/critic/score/weight" in tags
+
+
 # -- alarms and grids ----------------------------------------------------------------------------
 
 
@@ -383,9 +450,6 @@ def test_alarms():
     assert alarm(kinds, 10) < 0.01  # so early it says nothing
     with pytest.warns(TrainingWarning, match="mode collapse"):
         alarm(kinds + 0.01 * rng.standard_normal(kinds.shape), 1000)
-    check_figures({"critic": 1.0}, 3, 1e-4)
-    with pytest.raises(GradError, match="generator became nan at step 3"):
-        check_figures({"critic": 1.0, "generator": float("nan")}, 3, 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["vae", "ddpm"])
