@@ -10,6 +10,7 @@ from ..core import nn
 from ..core.errors import ConfigError
 from ..core.optim import Optimizer
 from ..core.tensor import Tensor
+from .diverging import check_update
 from .q_networks import Perceptron, is_picture
 from .spaces import Space
 
@@ -32,15 +33,32 @@ class Critics(nn.Module):
         return np.stack([network.bare(x)[:, 0] for network in self.networks])
 
     def fit(
-        self, observation: np.ndarray, action: np.ndarray, y: np.ndarray, optimizer: Optimizer
+        self,
+        observation: np.ndarray,
+        action: np.ndarray,
+        y: np.ndarray,
+        optimizer: Optimizer,
+        *,
+        step: int = 0,
     ) -> float:
-        """One step towards the targets y, (B,), by the squared error; returns that error."""
+        """One step towards the targets y, (B,), by the squared error; returns that error.
+
+        Args:
+            observation, action: what is judged.
+            step: of the environments so far, for errors.
+
+        Raises:
+            GradError: the error is not finite; nothing is updated.
+        """
         x, loss = _joined(observation, action), 0.0
+        errors = []
         for network in self.networks:
             trace = network.traced(x)
             error = trace.out - y[:, None]
             trace.backward(error * np.float32(2 / len(y)))  # d mean (q - y)^2 / d q
+            errors.append(error)
             loss += float(np.vdot(error, error)) / len(y)
+        check_update(loss, self, optimizer, x, *errors, step=step, whose="critics", loss=loss)
         optimizer.step()
         return loss
 

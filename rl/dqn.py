@@ -22,6 +22,7 @@ import numpy as np
 from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
+from .diverging import check_update
 from .off_policy import OffPolicy, OffPolicySettings
 from .q_networks import GraphTrace, LayerTrace, QNetwork, features, sizes_of
 from .replay import Batch
@@ -167,9 +168,22 @@ class DQN(OffPolicy):
         return {"loss": float((huber * batch.weight).mean()), "q": float(y.mean())}
 
     def descend(self, trace: LayerTrace | GraphTrace, gradient: np.ndarray) -> None:
-        """One step of the optimizer, from the gradient of the loss for the network's output."""
+        """One step of the optimizer, from the gradient of the loss for the network's output.
+
+        Raises:
+            GradError: a gradient is not finite; nothing is updated.
+        """
         trace.backward(gradient)
-        optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        norm = optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        check_update(
+            float(norm.item()),
+            self.network,
+            self.optimizer,
+            trace.given,
+            gradient,
+            step=self.steps,
+            whose=self.name,
+        )
         self.optimizer.step()
         self._changed = True
 

@@ -13,6 +13,7 @@ from ..core.autograd import backward
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
 from ..core.tensor import Tensor
+from .diverging import check_update, memory_told
 from .environments.base import Step, count
 from .learner import Learner
 from .policies import Distribution, Policy, distribution_of
@@ -260,16 +261,23 @@ class OnPolicy(Learner):
 
         Returns:
             The figures, with the norm of the gradient.
+
+        Raises:
+            GradError, OutOfMemoryError: before anything is updated; see `diverging`.
         """
         for p in self._parameters:
             p.grad = None
-        out, values = self.forward(x)
-        gradient, d_free, figures = d_out(out.array)
-        d_v = d_values(values.array)
-        backward([out, values], [Tensor(gradient), Tensor(d_v)])
+        told_as: dict[str, Any] = {"step": self.steps, "whose": self.name, "forward": self.forward}
+        with memory_told(self.network, self.optimizer, x, **told_as):
+            out, values = self.forward(x)
+            gradient, d_free, figures = d_out(out.array)
+            d_v = d_values(values.array)
+            backward([out, values], [Tensor(gradient), Tensor(d_v)])
         if d_free is not None and self.network.log_std is not None:
             self.network.log_std.grad = Tensor(d_free)
-        norm = optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        norm = float(optim.clip_grad_norm_(self._parameters, self.settings.max_grad_norm).item())
+        loss = sum(value for name, value in figures.items() if name.endswith("loss"))
+        check_update(norm, self.network, self.optimizer, x, gradient, d_v, loss=loss, **told_as)
         self.optimizer.step()
-        told: dict[str, float] = {**figures, "grad_norm": float(norm.item())}
+        told: dict[str, float] = {**figures, "grad_norm": norm}
         return told

@@ -64,11 +64,12 @@ class LayerTrace:
     """What a `Perceptron` made of an input, and the way back through its layers.
 
     Attributes:
+        given: the input, (B, sizes[0]).
         out: the result, (B, sizes[-1]).
     """
 
     def __init__(self, network: Perceptron, seen: list[np.ndarray]) -> None:
-        self.out = seen[-1]
+        self.given, self.out = seen[0], seen[-1]
         self._network, self._seen = network, seen
 
     def backward(self, gradient: np.ndarray) -> None:
@@ -101,6 +102,7 @@ class GraphTrace:
     """The same of any network, by a recorded graph."""
 
     def __init__(self, network: nn.Module, x: np.ndarray) -> None:
+        self.given = x
         self._network, self._result = network, network(Tensor(x))
         self.out: np.ndarray = self._result.array
 

@@ -25,6 +25,7 @@ from ..core.nn.module import Module
 from ..core.nn.parameter import Parameter
 from ..core.tensor import Tensor
 from .actor_critic import Critics, require_vector
+from .diverging import check_update
 from .off_policy import OffPolicy, OffPolicySettings
 from .q_networks import Perceptron, features, sizes_of
 from .replay import Batch
@@ -181,17 +182,28 @@ class SAC(OffPolicy):
         least = self.target.bare(following, after).min(axis=0)
         y = batch.reward + batch.discount * (least - np.float32(alpha) * log_after)
         # The loss has a half that `fit` has not: Adam's steps do not see factors.
-        critic_loss = self.critics.fit(here, batch.action, y, self.critic_optimizer) / 2
+        critic_loss = self.critics.fit(
+            here, batch.action, y, self.critic_optimizer, step=self.steps
+        )
         q, slope = self.critics.slope(here, action, least=True)
         gradient = self.actor_gradient(head.out, action, noise, slope)
         head.backward(gradient)
+        check_update(
+            float(np.vdot(gradient, gradient)),
+            self.actor,
+            self.actor_optimizer,
+            here,
+            gradient,
+            step=self.steps,
+            whose="actor",
+        )
         self.actor_optimizer.step()
         if s.ent_coef is None:
             surplus = -float(log_prob.mean()) - self.target_entropy
             self.temperature.adjust(surplus, self.temperature_optimizer)
         self._average.update()
         return {
-            "critic_loss": critic_loss,
+            "critic_loss": critic_loss / 2,
             "actor_loss": float((alpha * log_prob - q).mean()),
             "alpha": alpha,
             "entropy": -float(log_prob.mean()),

@@ -20,6 +20,7 @@ from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
 from .actor_critic import Critics, require_vector
+from .diverging import check_update
 from .environments.base import count
 from .off_policy import OffPolicy, OffPolicySettings
 from .q_networks import Perceptron, features, sizes_of
@@ -112,12 +113,22 @@ class TD3(OffPolicy):
             after = (after + noise.clip(-s.target_noise_clip, s.target_noise_clip)).clip(-1, 1)
         least = self.target_critics.bare(following, after).min(axis=0)
         y = batch.reward + batch.discount * least
-        loss = self.critics.fit(here, batch.action, y, self.critic_optimizer)
+        loss = self.critics.fit(here, batch.action, y, self.critic_optimizer, step=self.steps)
         self.updates += 1
         if self.updates % s.policy_delay == 0:
             trace = self.actor.traced(here)
             q, slope = self.critics.slope(here, trace.out)
-            trace.backward(-slope / len(here))
+            gradient = -slope / len(here)
+            trace.backward(gradient)
+            check_update(
+                float(np.vdot(gradient, gradient)),
+                self.actor,
+                self.actor_optimizer,
+                here,
+                gradient,
+                step=self.steps,
+                whose="actor",
+            )
             self.actor_optimizer.step()
             self._actor_average.update()
             self._critic_average.update()

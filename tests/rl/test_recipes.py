@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bestiary as bt
 from bestiary.core.notice import TrainingWarning
 from bestiary.hub.cli import main
 from bestiary.rl import load_agent
@@ -32,6 +33,12 @@ def test_an_agent_is_trained_and_goes_on(tmp_path: Path, capsys: Any) -> None:
     agent = load_agent(out / "agent")
     assert agent.name == "PPO" and agent.settings.hidden == (8, 8)
     assert told["steps"] == agent.steps == 64 and np.isfinite(told["mean"])
+    log = bt.read_run(out)
+    assert log.about["device"] == "cpu"
+    tree = log.about["structure"]["children"]
+    assert tree["network"]["parameters"] == sum(p.size for p in agent.network.parameters())
+    (film,) = log.images["evaluation/episode"]
+    assert film.image().is_animated and film.step == 64
     assert run(*words, "--resume", "auto") == 0
     assert load_agent(out / "agent").steps == 64  # it was at its end
 
