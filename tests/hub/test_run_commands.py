@@ -16,6 +16,11 @@ import bestiary as bt
 from bestiary.hub.cli import _run
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # whatever the window of these tests is
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, lr, last in (("a", 0.1, 0.5), ("b", 0.01, 0.2), ("größe c", 0.001, float("nan"))):
@@ -89,3 +94,31 @@ def test_the_board_is_served_until_it_is_interrupted(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_columns_that_do_not_fit_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        settings = {"lr": 0.1 * i, **{f"setting_of_run_{i}_{k}": k for k in range(8)}}
+        with bt.Run(tmp_path / f"run{i}", settings, system=False) as log:
+            log.scalar("evaluation/accuracy", 0.5 + 0.1 * i, 1)
+    monkeypatch.setenv("COLUMNS", "70")
+    assert _run(["runs", str(tmp_path)]) == 0
+    *table, more = capsys.readouterr().out.splitlines()
+    assert len(table) == 4 and max(map(len, table)) <= 70
+    # What all runs have comes before what one has.
+    assert table[0].split() == [
+        "run",
+        "status",
+        "step",
+        "time",
+        "evaluation/accuracy",
+        "best",
+        "lr",
+    ]
+    assert more.startswith("24 more in a wider window, all with --json: setting_of_run_0_0, ")
+    monkeypatch.setenv("COLUMNS", "2000")
+    assert _run(["runs", str(tmp_path)]) == 0
+    wide = capsys.readouterr().out
+    assert "more in a wider window" not in wide and "setting_of_run_2_7" in wide
