@@ -210,6 +210,31 @@ def test_a_run_that_goes_on_is_followed(browser: Any, tmp_path: Path) -> None:
         thread.join()
 
 
+def test_networks_called_apart_are_timed(browser: Any, tmp_path: Path) -> None:
+    """Both players of a GAN, of one module or several, that are never called as a whole."""
+    import bestiary as bt
+
+    nets = {"maker": bt.nn.Sequential(bt.nn.Linear(4, 4)), "judge": bt.nn.Linear(4, 1)}
+    for name, both in (("dict", nets), ("module", bt.nn.ModuleDict(nets))):
+        with bt.Run(tmp_path / name) as run:
+            run.model(both)
+            with run.profiled():
+                nets["judge"](nets["maker"](bt.zeros((5, 4))))
+    with BoardServer(Board(tmp_path), port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with page_at(browser, server.url) as page:
+            page.wait_for_selector("#runs li:nth-child(2)")
+            open_view(page, "model")
+            for name in ("dict", "module"):
+                page.select_option("#panel select", label=name)
+                page.wait_for_timeout(200)
+                assert page.inner_text("#panel").count("in 1 call") == 2
+                shot(page, f"apart-{name}")
+        server.shutdown()
+        thread.join()
+
+
 def test_a_phone_in_the_dark(browser: Any, address: str) -> None:
     size = {"width": 360, "height": 740}
     with page_at(browser, address, viewport=size, color_scheme="dark") as page:

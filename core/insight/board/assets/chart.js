@@ -178,8 +178,9 @@
       }
       context.stroke();
       if (xs.length <= 40) {
+        const side = xs.length === 1 ? 7 : 3;
         for (let i = 0; i < xs.length; i++) {
-          if (this.usable(xs[i], ys[i])) context.fillRect(px(xs[i]) - 1.5, py(ys[i]) - 1.5, 3, 3);
+          if (this.usable(xs[i], ys[i])) context.fillRect(px(xs[i]) - side / 2, py(ys[i]) - side / 2, side, side);
         }
       }
     }

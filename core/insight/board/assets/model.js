@@ -35,9 +35,13 @@
     const inner = Object.entries(module.children);
     if (!inner.length) return make("div", { class: "leaf" }, ...line(name, module, time, whole));
     const element = make("details", {}, make("summary", {}, ...line(name, module, time, whole)));
+    // Networks that are called on their own, such as both players of a GAN, begin paths by their class.
+    const apart = depth === 0 && !time;
+    const alone = (child) => inner.filter(([, other]) => other.class === child.class).length === 1;
+    const below = (key, child) => apart && alone(child) && measured.has(child.class) ? child.class : `${path}/${key}`;
     const fill = () => {
       if (element.childElementCount > 1) return;
-      element.append(...inner.map(([key, child]) => tree(key, child, `${path}/${key}`, measured, depth + 1)));
+      element.append(...inner.map(([key, child]) => tree(key, child, below(key, child), measured, depth + 1)));
     };
     // Deep models are large: children are made when they are first looked at.
     element.addEventListener("toggle", () => { if (element.open) fill(); });
