@@ -102,7 +102,10 @@ ON_POLICY = {
     ),
 }
 OFF_POLICY = {
-    "dqn-cartpole": Run("DQN", "CartPole-v1", 80_000, settings={"hidden": (256, 256), **_CALM}),
+    # Trusting values after one reward leaves 500 to the seed still: three of five reach it.
+    "dqn-cartpole": Run(
+        "DQN", "CartPole-v1", 80_000, settings={"hidden": (256, 256), "n_steps": 5, **_CALM}
+    ),
     "dqn-acrobot": Run(
         "DQN", "Acrobot-v1", 100_000, settings={**_DQN_CONTROL, "learning_starts": 1000}
     ),
