@@ -94,7 +94,8 @@ class LayerTrace:
         for i in reversed(range(len(layers))):
             yield layers[i], inputs[i], g
             if i:
-                g = g @ layers[i].weight.array
+                w = layers[i].weight.array
+                g = g @ w if len(w) > 1 else g * w  # an outer product is slow as a matrix product
                 g *= inputs[i] > 0
 
 
