@@ -54,8 +54,6 @@ def _conv(c: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
 
 @operator("MaxPool", "AveragePool")
 def _pool(c: Any, x: Tensor) -> Any:
-    if c.outputs > 1:
-        raise c.refused("places of maxima")
     kernel = c.get("kernel_shape")
     n = len(kernel)
     strides, dilations = c.get("strides", [1] * n), c.get("dilations", [1] * n)
@@ -77,6 +75,14 @@ def _pool(c: Any, x: Tensor) -> Any:
     y = _around(x, pads[:n] + ends, lowest if largest else 0)
     out = _windows(y.array, kernel, strides, dilations, sizes)
     axes = tuple(range(-n, 0))
+    if largest and c.outputs > 1:
+        places = _places(x.shape, bool(c.get("storage_order", 0)))
+        places = _around(Tensor(places), pads[:n] + ends, 0).array
+        places = _windows(places, kernel, strides, dilations, sizes)
+        flat = (*out.shape[:-n], -1)
+        best = np.argmax(out.reshape(flat), axis=-1, keepdims=True)
+        found = np.take_along_axis(places.reshape(flat), best, axis=-1)[..., 0]
+        return A.max(Tensor(out), axis=axes), Tensor(found)
     if largest:
         return A.max(Tensor(out), axis=axes)
     inside = np.ones(x.shape[2:], x.dtype)
@@ -87,6 +93,16 @@ def _pool(c: Any, x: Tensor) -> Any:
         inside = np.pad(inside, list(zip(pads[:n], ends, strict=True)))
     counts = _windows(inside[None, None], kernel, strides, dilations, sizes).sum(axes)
     return A.divide(A.sum(Tensor(out), axis=axes), Tensor(counts.astype(x.dtype)))
+
+
+def _places(shape: Any, columns: bool) -> Any:
+    """The number of each element in the whole array; of pictures by columns, where asked."""
+    places = np.arange(np.prod(shape), dtype=np.int64)
+    if columns:
+        return places.reshape(*shape[:2], *shape[:1:-1]).transpose(
+            0, 1, *range(len(shape) - 1, 1, -1)
+        )
+    return places.reshape(shape)
 
 
 def _windows(x: Any, kernel: Any, strides: Any, dilations: Any, sizes: Any) -> Any:
