@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..wire import blob, single, varint, whole
-from .schema import CODES, FLOAT, INT, INTS, IR_VERSION, OPSET, TENSOR, TEXT
+from .schema import CODES, FLOAT, INT, INTS, IR_VERSION, OPSET, TENSOR, TEXT, TEXTS
 
 
 def text(field: int, value: str) -> bytes:
@@ -44,7 +44,7 @@ def little_endian(array: Any) -> bytes:
 
 
 def attribute(name: str, value: Any) -> bytes:
-    """AttributeProto of a number, text, several whole numbers, or an array."""
+    """AttributeProto of a number, text, several of either, or an array."""
     head = text(1, name)
     if isinstance(value, bool | int | np.integer):
         return head + whole(3, int(value)) + whole(20, INT)
@@ -54,6 +54,9 @@ def attribute(name: str, value: Any) -> bytes:
         return head + text(4, value) + whole(20, TEXT)
     if isinstance(value, np.ndarray):
         return head + blob(5, tensor("", value)) + whole(20, TENSOR)
+    if value and isinstance(value[0], str):
+        texts = b"".join(text(9, x) for x in value)
+        return text(1, name) + texts + whole(20, TEXTS)
     packed = b"".join(varint(int(n)) for n in value)
     return head + blob(8, packed) + whole(20, INTS)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError
+from ..errors import BestiaryError, ConfigError, ShapeError
 from ..nn import Buffer, Module
 from ..ops.shape import astype
 from ..state import inference_mode
@@ -154,7 +154,9 @@ class OnnxNetwork(Module):
             call = Call(self, node, scope)
             try:
                 found = OPERATORS[node.kind](call, *inputs)
-            except (TypeError, AttributeError, IndexError, KeyError, ZeroDivisionError) as error:
+            except BestiaryError:
+                raise
+            except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError) as error:
                 raise ConfigError(
                     f"{call._where()} has inputs or attributes that make no sense: {error}"
                 ) from error

@@ -19,4 +19,19 @@ def operator(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
-from . import arithmetic, control, layers, movement, reducing  # noqa: E402, F401
+from . import (  # noqa: E402
+    arithmetic,
+    control,
+    layers,
+    losses,
+    movement,
+    quantised,
+    recurrent,
+    reducing,
+    resizing,
+)
+
+__all__ = [
+    "OPERATORS", "arithmetic", "control", "layers", "losses", "movement", "operator", "quantised",
+    "recurrent", "reducing", "resizing",
+]  # fmt: skip

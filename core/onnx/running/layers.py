@@ -37,7 +37,8 @@ def _around(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:
 
 
 @operator("Conv")
-def _conv(c: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+def convolved(c: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A convolution over one or two axes."""
     n = x.ndim - 2
     strides, dilations = c.get("strides", [1] * n), c.get("dilations", [1] * n)
     pads = pads_of(c, x.shape[2:], weight.shape[2:], strides, dilations)

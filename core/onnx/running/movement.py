@@ -194,7 +194,8 @@ def _depth_to_space(c: Any, x: Tensor) -> Any:
 def _space_to_depth(c: Any, x: Tensor) -> Any:
     b, ch, h, w = x.shape
     n = c.get("blocksize")
-    y = A.permute_dims(A.reshape(x, (b, ch, h // n, n, w // n, n)), (0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if c.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = A.permute_dims(A.reshape(x, (b, ch, h // n, n, w // n, n)), order)
     return A.reshape(y, (b, ch * n * n, h // n, w // n))
 
 
