@@ -31,6 +31,7 @@ class _State(threading.local):
     node: Node | None = None  # whose rule runs, where somebody observes
     loss_scaled: bool = False  # and began at a loss that was multiplied: it may overflow
     device: Any = None
+    any_length: bool = False  # what is recorded must hold for inputs of all lengths (export)
     # A layer that ran in training mode without gradients since the last backward pass, and where.
     noisy: tuple[str, str] | None = None
     # Random keys: a list to which draws are appended, or an iterator that supplies them.

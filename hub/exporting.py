@@ -229,8 +229,8 @@ def _text(
         return out
 
     named = {"input_ids": Input(shape, ids)}
+    _grow_tables(module, most)
     if not masked:
-        _grow_tables(module, most)
         return _Plan(function, module, named)
     return _Plan(
         lambda i, m: function(i, attention_mask=m),

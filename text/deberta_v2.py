@@ -33,6 +33,7 @@ from .bert import (
     initialise,
     spans_of,
 )
+from .masks import distances, looked_up
 from .published import settings
 from .transformer import ACTIVATIONS, check_choice, check_ids, check_sizes, key_mask
 
@@ -219,6 +220,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         self.buckets, self.farthest = config.position_buckets, config.farthest
+        self.longest = config.max_position_embeddings
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.rel_embeddings = nn.Embedding(2 * config.position_buckets, config.hidden_size)
         self.LayerNorm: nn.LayerNorm | None = None
@@ -229,21 +231,18 @@ class Encoder(nn.Module):
         table: Tensor = self.rel_embeddings.weight
         if self.LayerNorm is not None:
             table = self.LayerNorm(table)
-        rows = np.clip(
-            bucketed(x.shape[1], self.buckets, self.farthest) + self.buckets,
-            0,
-            2 * self.buckets - 1,
-        )
-        distances = Tensor(rows).to(device=x.device)
+        # Of keys from queries: the published networks count the other way round.
+        apart = -np.arange(1 - self.longest, self.longest)
+        rows = bucketed(apart, self.buckets, self.farthest) + self.buckets
+        known = np.clip(rows, 0, 2 * self.buckets - 1)
+        numbers = looked_up(known, distances(x.shape[1]).to(device=x.device))
         for layer in self.layer:
-            x = layer(x, mask, distances, table)
+            x = layer(x, mask, numbers, table)
         return x
 
 
-def bucketed(length: int, buckets: int, farthest: int) -> Any:
-    """The distance (T, T) of a query from a key; farther ones in steps of the logarithm."""
-    places = np.arange(length)
-    distance = places[:, None] - places
+def bucketed(distance: Any, buckets: int, farthest: int) -> Any:
+    """Distances of a query from a key; farther ones in steps of the logarithm."""
     middle = buckets // 2
     near = np.abs(distance) < middle
     far = np.where(near, middle - 1, np.abs(distance)).astype(np.float32)

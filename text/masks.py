@@ -7,12 +7,33 @@ from typing import Any
 import numpy as np
 
 from ..core.nn import functional as F
+from ..core.ops.elementwise import abs as abs_
+from ..core.ops.elementwise import clip
 from ..core.ops.shape import concat
+from ..core.state import state
 from ..core.tensor import Tensor
 from .transformer import causal_mask, key_mask
 
 _BLOCK = 4  # queries of a block, in windows to one side: so a block sees half as many more keys
 _LEAST = 16  # or so many queries, where the window is small
+
+
+def distances(tokens: int, past: int = 0) -> Tensor:
+    """The place of each key less that of each new token, (T, past + T)."""
+    places = np.arange(past + tokens)
+    return Tensor(places - places[past:, None])
+
+
+def looked_up(table: Any, distance: Tensor) -> Tensor:
+    """What a table says of distances.
+
+    Args:
+        table: for distances from -n to n, (2 n + 1,); farther ones are as these.
+        distance: whole numbers.
+    """
+    farthest = len(table) // 2
+    rows = clip(distance, -farthest, farthest) + farthest
+    return Tensor(table).to(device=distance.device)[rows]
 
 
 class Masks:
@@ -31,7 +52,7 @@ class Masks:
         needs no mask for a window: keys behind it are left out.
         """
         total = self._past + self._tokens
-        if window is None or window >= total:
+        if window is None or (window >= total and not state.any_length):
             window = None
         elif self._tokens == 1:
             k, v = k[:, :, total - window :], v[:, :, total - window :]
@@ -50,9 +71,8 @@ class Masks:
         return mask if mask is None else mask.to(device=self._device)
 
     def _windowed(self, window: int, keys: Tensor | None) -> Tensor:
-        own = np.arange(self._past, self._past + self._tokens)[:, None]
-        other = np.arange(self._past + self._tokens)
-        near = Tensor(((other <= own) & (other > own - window))[None, None])
+        apart = distances(self._tokens, self._past)
+        near = ((apart <= 0) & (apart > -window))[None, None]
         return near if keys is None else near.to(device=keys.device) & keys
 
 
@@ -60,24 +80,28 @@ class Neighbours:
     """Attention of each token to those at most `window` before and behind it.
 
     Queries come in blocks, each with the keys that its tokens can see: time and memory grow with
-    the length of a text and not with its square.
+    the length of a text and not with its square. What must hold for any length is one block.
 
     Args:
         mask: of all keys, (B, 1, 1, T); None where nothing is padding.
+        window: None for all tokens.
     """
 
-    def __init__(self, mask: Tensor | None, tokens: int, window: int, device: Any) -> None:
-        size = max(_BLOCK * window, _LEAST)
-        if tokens <= size + 2 * window:
-            size = tokens
+    def __init__(self, mask: Tensor | None, tokens: int, window: int | None, device: Any) -> None:
         self.parts: list[tuple[slice, slice, Tensor | None]] = []
+        if window is None:
+            self.parts.append((slice(None), slice(None), mask))
+            return
+        size = max(_BLOCK * window, _LEAST)
+        if tokens <= size + 2 * window or state.any_length:
+            size = tokens
         for start in range(0, tokens, size):
             stop = min(start + size, tokens)
             low, high = max(start - window, 0), min(stop + window, tokens)
             near = None if mask is None else mask[..., low:high]
-            if high - low > window + 1:
-                apart = np.abs(np.arange(start, stop)[:, None] - np.arange(low, high))
-                band = Tensor((apart <= window)[None, None]).to(device=device)
+            if high - low > window + 1 or state.any_length:
+                apart = Tensor(np.arange(start, stop)[:, None] - np.arange(low, high))
+                band = (abs_(apart) <= window)[None, None].to(device=device)
                 near = band if near is None else band & near
             self.parts.append((slice(start, stop), slice(low, high), near))
 

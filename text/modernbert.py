@@ -207,7 +207,7 @@ class Trunk(nn.Module):
         x: Tensor = self.embeddings(input_ids)
         turns = [rotary.at(places, x) for rotary in self._rotary]
         tokens = x.shape[1]
-        seen = [Neighbours(mask, tokens, n, x.device) for n in (self.window, tokens)]
+        seen = [Neighbours(mask, tokens, n, x.device) for n in (self.window, None)]
         for layer, wide in zip(self.layers, self.wide, strict=True):
             x = layer(x, turns[wide], seen[wide])
         x = self.final_norm(x)

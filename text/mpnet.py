@@ -29,6 +29,7 @@ from .bert import (
     initialise,
     spans_of,
 )
+from .masks import distances, looked_up
 from .published import settings
 from .roberta import ClassificationHead, LanguageHead, places_of
 from .t5 import buckets
@@ -153,11 +154,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         table = self.relative_attention_bias
-        places = np.arange(x.shape[1])
-        found = buckets(
-            places - places[:, None], both=True, count=table.num_embeddings, furthest=_FARTHEST
-        )
-        numbers = Tensor(found).to(device=x.device)
+        near = np.arange(-_FARTHEST, _FARTHEST + 1)
+        known = buckets(near, both=True, count=table.num_embeddings, furthest=_FARTHEST)
+        numbers = looked_up(known, distances(x.shape[1]).to(device=x.device))
         bias = permute_dims(table(numbers), (2, 0, 1))[None]  # (1, N, T, T)
         if mask is not None:
             bias = where(mask, bias, float("-inf"))

@@ -25,6 +25,7 @@ from ..core.ops.shape import permute_dims, reshape
 from ..core.tensor import Tensor
 from ..hub.configuration import flags, real
 from ..hub.registry import Entry, Hub, Layout, register
+from .masks import distances, looked_up
 from .published import settings
 from .seq2seq import DecoderCache, EncoderDecoderFeatures
 from .transformer import ACTIVATIONS, causal_mask, check_choice, check_ids, check_sizes, key_mask
@@ -284,14 +285,16 @@ class Stack(nn.Module):
     def bias(self, tokens: int, past: int) -> Tensor:
         """What distances add to the scores. Shape: (1, heads, tokens, past + tokens)."""
         config = self.config
-        numbers = buckets(
-            np.arange(past + tokens)[None] - np.arange(past, past + tokens)[:, None],
+        furthest = config.relative_attention_max_distance
+        known = buckets(
+            np.arange(-furthest, furthest + 1),
             both=not self.decoder,
             count=config.relative_attention_num_buckets,
-            furthest=config.relative_attention_max_distance,
+            furthest=furthest,
         )
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias
-        found: Tensor = table(Tensor(numbers).to(device=table.weight.device))
+        apart = distances(tokens, past).to(device=table.weight.device)
+        found: Tensor = table(looked_up(known, apart))
         return permute_dims(found, (2, 0, 1))[None]
 
     def forward(

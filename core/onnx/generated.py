@@ -1,4 +1,5 @@
-"""Arrays that a network makes anew for every length: counted places, triangles, parts of tables.
+"""Arrays that a network makes anew for every length: counted places and their
+differences, triangles, parts of tables.
 
 Only arrays that are understood are written, since the file must make them for lengths that were
 not recorded. One that depends on the values of the inputs is no such array, and is refused.
@@ -18,7 +19,7 @@ def emit_made(b: Builder, ref: Ref) -> str:
     """Nodes that make an array for any lengths; returns its name."""
     arrays = b.trace.made[ref.index]
     shape = b.shape(ref)
-    for attempt in (_filled, _table, _counted, _triangle):
+    for attempt in (_filled, _table, _counted, _triangle, _sloped):
         found = attempt(b, arrays, shape)
         if found is not None:
             return found
@@ -97,3 +98,26 @@ def _triangle(b: Builder, arrays: list[Any], shape: Any) -> str | None:
         rows = b.add("Add", rows, b.const(np.asarray(k)))
     seen = b.cast(b.add("LessOrEqual", columns, rows), np.bool_, dtype)
     return seen if len(shape) == 2 else b.add("Expand", seen, b.ints(shape))
+
+
+def _sloped(b: Builder, arrays: list[Any], shape: Any) -> str | None:
+    """start + i * row + j * column in the last two axes, such as distances between places."""
+    if len(shape) < 2 or arrays[0].dtype.kind not in "iu":
+        return None
+    if any(min(a.shape[-2:]) < 2 or 0 in a.shape for a in arrays):
+        return None
+    corner = arrays[0][(0,) * (len(shape) - 2)]
+    start = int(corner[0, 0])
+    down, right = int(corner[1, 0]) - start, int(corner[0, 1]) - start
+    for a in arrays:
+        rows, columns = (np.arange(n) for n in a.shape[-2:])
+        if (a != start + down * rows[:, None] + right * columns).any():
+            return None
+    sides = []
+    for n, step in ((shape[-2], down), (shape[-1], right)):
+        places = b.add("Range", b.number(0), b.number(n), b.number(1))
+        sides.append(b.add("Mul", places, b.const(np.asarray(step))))
+    rows = b.add("Unsqueeze", sides[0], b.const(np.array([1])))
+    found = b.add("Add", b.add("Add", rows, sides[1]), b.const(np.asarray(start)))
+    found = b.cast(found, np.int64, arrays[0].dtype)
+    return found if len(shape) == 2 else b.add("Expand", found, b.ints(shape))

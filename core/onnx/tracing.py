@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..graph.record import Call, Graph, Ref, record
 from ..insight.progress import progress
 from ..nn import Module
 from ..op import Op
-from ..state import inference_mode, observing
+from ..state import inference_mode, observing, state
 from ..tensor import Tensor
 from .sizes import Corners, Differs, Size
 
@@ -67,7 +68,7 @@ def traced(
     for number, lengths in enumerate(points):
         inputs = samples(lengths, number)
         seen = _Places(module) if number == 0 else None
-        with inference_mode():
+        with inference_mode(), _any_length(bool(lengths)):
             if seen is None:
                 graph, _ = record(function, *inputs)
             else:
@@ -81,6 +82,17 @@ def traced(
             )
         graphs.append(graph)
     return _merged(graphs, corners, places)
+
+
+@contextmanager
+def _any_length(wanted: bool) -> Iterator[None]:
+    """Let networks leave out no step that only longer inputs need."""
+    before = state.any_length
+    state.any_length = wanted
+    try:
+        yield
+    finally:
+        state.any_length = before
 
 
 class _Places:

@@ -20,7 +20,13 @@ PICTURES = (
     "cifar-resnet convnext dinov2 efficientnet efficientnet-lite mobilenet-v2 mobilenet-v3 resnet "
     "squeezenet swin vgg vit"
 ).split()
-TEXTS = ["albert", "bert", "distilbert", "gpt2", "llama", "roberta"]
+TEXTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("albert", "bert", "distilbert", "gpt2", "llama", "roberta")),
+    # Relative positions, and windows that are shorter and longer than what is recorded.
+    ("deberta-v2", {}), ("mpnet", {}), ("modernbert", {}), ("gemma3", {}),
+    ("modernbert", {"local_attention": 20}), ("gemma3", {"sliding_window": 10}),
+    ("deberta-v2", {"max_relative_positions": 12}),
+]  # fmt: skip
 
 
 def helpers(domain: str) -> Any:
@@ -55,14 +61,14 @@ def test_pictures(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(ran(tmp_path / "m.onnx", {"pixel_values": x}), wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_texts(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "changes"), TEXTS)
+def test_texts(name: str, changes: Any, tmp_path: Path) -> None:
     models = helpers("text")
-    module = models.built(name).eval()
+    module = models.built(name, **changes).eval()
     card = card_of(models.architectures()[name], None, "tiny")
     task = SimpleNamespace(module=module, config=module.config, card=card)
     done = bt.export(task, tmp_path / "m.onnx")
-    for batch, tokens in ((1, 3), (4, 12)):
+    for batch, tokens in ((1, 3), (4, 12), (2, 22)):
         feeds = {"input_ids": models.ids(batch, tokens).numpy()}
         if "attention_mask" in done.inputs:
             feeds["attention_mask"] = np.ones((batch, tokens), np.int64)
