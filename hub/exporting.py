@@ -17,8 +17,8 @@ from ..core.onnx.exporting import Input, Written, write_onnx
 from ..core.onnx.schema import OPSET
 from ..core.tensor import Tensor
 
-PARTS = ("image", "text")
-_LENGTHS = {"batch": (2, 3, 5), "tokens": (5, 7, 8)}
+PARTS = ("image", "text", "encoder", "decoder")
+_LENGTHS = {"batch": (2, 3, 5), "tokens": (5, 7, 8), "source": (6, 9, 10)}
 _OTHERS = (4, 6, 7)  # of axes that users name
 
 
@@ -70,9 +70,10 @@ def export(
             which names stand for open axes. Examples are arrays of any lengths: their first axis
             is open.
         outputs: names for what it returns.
-        dynamic: which axes are open, of "batch" and "tokens"; False fixes all: one picture, or one
-            text of as many tokens as the model can see.
-        part: of models with two networks, "image" or "text".
+        dynamic: which axes are open, of "batch", "tokens" and, for a decoder, "source", the length
+            of what the encoder gave; False fixes all: one picture, or one text of as many tokens
+            as the model can see.
+        part: of models with two networks, "image" or "text", "encoder" or "decoder".
 
     Raises:
         ConfigError: an operation has no form in ONNX (it and its module are named), or what the
@@ -176,8 +177,10 @@ def _planned(model: Any, part: str | None, axes: frozenset[str]) -> _Plan:
             else f"export: a {type(model).__name__} has no single network that could be written."
         )
     names = inspect.signature(module.forward).parameters
+    if "decoder_input_ids" in names:
+        return _of_pair(model, module, part, axes)
     if "input_ids" in names and "pixel_values" in names:
-        if part not in PARTS:
+        if part not in PARTS[:2]:
             raise ConfigError(
                 f'export: {model.card.name} has two networks: part="image" or part="text" '
                 f"says which is written, got {part!r}.",
@@ -208,6 +211,55 @@ def _pictures(model: Any, axes: frozenset[str]) -> Input:
     return Input(("batch" if "batch" in axes else 1, channels, height, width), _normal)
 
 
+def _of_pair(model: Any, module: Any, part: str | None, axes: frozenset[str]) -> _Plan:
+    """The encoder, or the decoder with what the encoder gave; without a cache."""
+    config = model.config
+    parts = PARTS[2:] if getattr(config, "with_decoder", True) else PARTS[2:3]
+    part = part or (parts[0] if len(parts) == 1 else None)
+    if part not in parts:
+        raise ConfigError(
+            f"export: {model.card.name} is written as "
+            f"{' or '.join(f'part={p!r}' for p in parts)}, got part={part!r}.",
+            got=part,
+        )
+    batch = "batch" if "batch" in axes else 1
+    sound = hasattr(config, "num_mel_bins")
+    most = _most_tokens(config)
+    tokens = (batch, "tokens" if "tokens" in axes else most)
+    if part == "encoder":
+        if sound:
+            shape = (batch, config.num_mel_bins, config.columns)
+            return _Plan(
+                _named("states", module.encode), module, {"input_features": Input(shape, _normal)}
+            )
+        given = {"input_ids": Input(tokens, _ids(config.vocab_size))}
+        given["attention_mask"] = Input(tokens, _mask)
+        return _Plan(_named("states", module.encode), module, given)
+    source = config.max_source_positions if sound else "source" if "source" in axes else most
+    given = {
+        "decoder_input_ids": Input(tokens, _ids(config.vocab_size)),
+        "encoder_hidden_states": Input((batch, source, config.d_model), _normal),
+    }
+    if not sound:
+        given["encoder_attention_mask"] = Input((batch, source), _mask)
+    headless = getattr(module, "lm_head", module) is None
+    return _Plan(_named("states" if headless else "logits", module.decode), module, given)
+
+
+def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: {name: function(*given)}
+
+
+def _ids(words: int) -> Callable[[tuple[int, ...], Any], Any]:
+    return lambda size, rng: rng.integers(min(5, words - 1), words, size)
+
+
+def _mask(size: tuple[int, ...], rng: Any) -> Any:
+    out = np.ones(size, np.int64)
+    out[0, -1 - int(rng.integers(2)) :] = 0  # of nothing but ones, networks make no mask
+    return out
+
+
 def _text(
     model: Any, module: Module, function: Callable[..., Any], axes: frozenset[str], *, masked: bool
 ) -> _Plan:
@@ -219,23 +271,14 @@ def _text(
         "batch" if "batch" in axes else 1,
         "tokens" if "tokens" in axes else most,
     )
-
-    def ids(size: tuple[int, ...], rng: Any) -> Any:
-        return rng.integers(min(5, words - 1), words, size)
-
-    def mask(size: tuple[int, ...], rng: Any) -> Any:
-        out = np.ones(size, np.int64)
-        out[0, -1 - int(rng.integers(2)) :] = 0  # of nothing but ones, networks make no mask
-        return out
-
-    named = {"input_ids": Input(shape, ids)}
+    named = {"input_ids": Input(shape, _ids(words))}
     _grow_tables(module, most)
     if not masked:
         return _Plan(function, module, named)
     return _Plan(
         lambda i, m: function(i, attention_mask=m),
         module,
-        {**named, "attention_mask": Input(shape, mask)},
+        {**named, "attention_mask": Input(shape, _mask)},
     )
 
 

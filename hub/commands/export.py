@@ -18,7 +18,11 @@ from .output import json_option, megabytes, print_json
     type=click.Path(path_type=Path),
     help="The file, *.onnx; NAME.onnx here unless given.",
 )
-@click.option("--part", type=click.Choice(["image", "text"]), help="Of a model with two networks.")
+@click.option(
+    "--part",
+    type=click.Choice(["image", "text", "encoder", "decoder"]),
+    help="Of a model with two networks.",
+)
 @click.option("--task", help="What the model is to do, where it can do several things.")
 @click.option("--fixed", is_flag=True, help="Fix the lengths of the batch and of texts.")
 @click.option("--untrained", is_flag=True, help="Without weights: the form of the network alone.")
