@@ -21,6 +21,7 @@ def operator(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 from . import (  # noqa: E402
     arithmetic,
+    attention,
     control,
     layers,
     losses,
@@ -32,6 +33,6 @@ from . import (  # noqa: E402
 )
 
 __all__ = [
-    "OPERATORS", "arithmetic", "control", "layers", "losses", "movement", "operator", "quantised",
-    "recurrent", "reducing", "resizing",
+    "OPERATORS", "arithmetic", "attention", "control", "layers", "losses", "movement", "operator",
+    "quantised", "recurrent", "reducing", "resizing",
 ]  # fmt: skip

@@ -269,3 +269,17 @@ def _reverse_sequence(c: Any, x: Tensor, lengths: Tensor) -> Any:
     shape[batch], shape[time] = order.shape
     order = (order if batch < time else order.T).reshape(shape)
     return A.take_along_axis(x, Tensor(np.broadcast_to(order, x.shape).copy()), axis=time)
+
+
+@operator("GridSample")
+def _grid_sample(c: Any, x: Tensor, grid: Tensor) -> Any:
+    mode = {"bilinear": "linear"}.get(c.get("mode", "linear"), c.get("mode", "linear"))
+    if mode not in ("linear", "nearest") or x.ndim != 4:
+        raise c.refused(f"the mode {mode!r} over {x.ndim - 2} axes")
+    return A.F.grid_sample(
+        x,
+        grid,
+        "bilinear" if mode == "linear" else mode,
+        c.get("padding_mode", "zeros"),
+        bool(c.get("align_corners", 0)),
+    )

@@ -48,10 +48,12 @@ def _resized(c: Any, x: Tensor, scales: Any, sizes: Any, roi: Any) -> Tensor:
         raise c.refused("neither scales nor sizes")
     if len(wanted) != len(axes) or any(n < 1 for n in (*wanted, *lengths)):
         raise c.refused(f"resizing {tuple(x.shape)} to {tuple(wanted)} along {tuple(axes)}")
+    whole = dict(zip(axes, wanted, strict=True))
+    c.check_size([whole.get(a, n) for a, n in enumerate(x.shape)], x.dtype)
     shape = list(x.shape)
     for i, (a, n) in enumerate(zip(axes, wanted, strict=True)):
         shape[a] = n
-        c.check_size(shape, x.dtype)
+        c.check_size(shape, x.dtype)  # on the way it may be larger than at the end
         part = (0.0, 1.0)
         if roi is not None and roi.size:
             part = (float(roi.array[i]), float(roi.array[len(axes) + i]))

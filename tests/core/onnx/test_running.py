@@ -103,11 +103,14 @@ with safe_open(HERE / "references" / "data" / "onnx_nodes.safetensors", "np") as
     ARRAYS = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
 # Published cases are larger than what is stored here.
 NOT_STORED = {"Erf", "Mish"}
+# Stored outputs were rounded to half precision after every step, ours once for each operation.
+ROUNDED = {"test_attention_4d_causal_fp16": 2**-11}
 
 
 def runs(name: str) -> bool:
     """Whether a stored case gives the stored outputs."""
     _, rtol, atol = CASES[name]
+    atol = max(atol, ROUNDED.get(name, 0.0))
     net = load_onnx(ARRAYS[f"{name}/model"].tobytes())
     stated = [v.name for v in net.file.network.inputs]
     given = [ARRAYS.get(f"{name}/i{i}") for i in range(len(stated))]
@@ -232,4 +235,4 @@ def test_node_cases() -> None:
                 good = False
             passed[case.name.split("_")[1]] += good
     print(sum(passed.values()), dict(passed))
-    assert sum(passed.values()) >= 1350
+    assert sum(passed.values()) >= 1462
