@@ -51,7 +51,13 @@ Every line is what was trained with the seeds 0 to 4, as far as they were run: t
 100 episodes, played by the best action of the last policy. The spread is the standard deviation
 between seeds. Seconds are for the training alone, in one thread of a machine that did other work
 too: those of the processor say how long it takes, and those on the wall how long it took there. The
-files are in `docs/examples/rl_results`, with the command of each; no seed that was run is left out.
+files are in `docs/examples/rl_results`, with the command of each; no seed that was run with these
+settings is left out.
+
+The settings of DQN on CartPole were chosen by these same seeds: of about ten changes to those of
+rl-baselines3-zoo, returns over five steps were kept as the first with which all five reach 500, so
+that this line flatters. Of the seeds 5 to 10, which had no part in the choice, five reach 500 and
+one 489.8. Nothing was chosen for Stable-Baselines3, which got the same.
 
 """
 
