@@ -28,6 +28,7 @@ from ..core.ops.trigonometry import tanh
 from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from .c51 import softmax
+from .diverging import check_update
 from .environments import connect_four
 from .environments.base import count
 from .learner import Learner
@@ -198,14 +199,24 @@ class AlphaZero(Learner):
         mirrored = self.rng.random(len(boards)) < 0.5
         boards = np.where(mirrored[:, None, None], boards[:, :, ::-1], boards)
         policy = np.where(mirrored[:, None], policy[:, ::-1], policy)
-        logits, value = self.network(Tensor(connect_four.planes(boards)))
+        x = connect_four.planes(boards)
+        logits, value = self.network(Tensor(x))
         got = softmax(logits.array)
         error = value.array - outcome
         share = np.float32(1 / len(boards))
         self.optimizer.zero_grad()
         # Both losses are means: softmax - p for the logits, 2 (v - z) for the value.
-        gradients = [Tensor((got - policy) * share), Tensor(2 * error * share)]
-        backward([logits, value], gradients)
+        gradients = (got - policy) * share, 2 * error * share
+        backward([logits, value], [Tensor(g) for g in gradients])
+        check_update(
+            sum(float(np.vdot(g, g)) for g in gradients),
+            self.network,
+            self.optimizer,
+            x,
+            *gradients,
+            step=self.steps,
+            whose=self.name,
+        )
         self.optimizer.step()
         return {
             "policy_loss": -float((policy * np.log(got + 1e-8)).sum(axis=1).mean()),

@@ -18,6 +18,7 @@ from ..core.errors import ConfigError
 from ..core.nn.module import Module
 from .actor_critic import require_vector
 from .c51 import softmax
+from .diverging import descend
 from .environments.base import count
 from .offline import Offline
 from .q_networks import Perceptron, QNetwork, features, sizes_of
@@ -98,6 +99,5 @@ class BehaviourCloning(Offline):
             gradient = got  # d cross_entropy / d logits = softmax - one-hot
             gradient[every, label] -= 1
             gradient *= np.float32(1 / len(label))
-        trace.backward(gradient)
-        self.optimizer.step()
+        descend(self.network, trace, gradient, self.optimizer, step=self.steps, whose=self.name)
         return {"loss": loss}

@@ -27,6 +27,7 @@ from ..core.state import inference_mode
 from ..core.tensor import Tensor
 from .actor_critic import require_vector
 from .c51 import softmax
+from .diverging import check_update
 from .environments.base import count
 from .environments.make import make
 from .episodes import Episodes
@@ -191,7 +192,8 @@ class DecisionTransformer(Offline):
         real = steps >= (last - self.time[last])[:, None]
         steps = np.where(real, steps, last[:, None])
         label = self.labels[steps]
-        out = self.run(self.to_go[steps], self.inputs[steps], label, self.time[steps], real)
+        given = self.to_go[steps], self.inputs[steps], label, self.time[steps], real
+        out = self.run(*given)
         share = np.float32(1 / real.sum())
         if self.continuous:
             error = (out.array - label) * real[..., None]
@@ -203,8 +205,20 @@ class DecisionTransformer(Offline):
             loss = -float((np.log((got * wanted).sum(axis=-1) + 1e-8) * real).sum() * share)
             gradient = (got - wanted) * real[..., None] * share
         self.optimizer.zero_grad()
-        out.backward(Tensor(gradient.astype(np.float32)))
-        optim.clip_grad_norm_(self._parameters, s.max_grad_norm)
+        gradient = gradient.astype(np.float32)
+        out.backward(Tensor(gradient))
+        norm = float(optim.clip_grad_norm_(self._parameters, s.max_grad_norm).item())
+        check_update(
+            norm,
+            self.network,
+            self.optimizer,
+            given,
+            gradient,
+            step=self.steps,
+            whose=self.name,
+            loss=loss,
+            forward=lambda inputs: self.run(*inputs),
+        )
         group = self.optimizer.param_groups[0]
         group["lr"] = s.learning_rate * min(1.0, self.steps / s.warmup)
         self.optimizer.step()

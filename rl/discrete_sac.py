@@ -20,7 +20,9 @@ import numpy as np
 from ..core import optim
 from ..core.nn.container import ModuleList
 from ..core.nn.module import Module
+from ..core.tensor import Tensor
 from . import sac
+from .diverging import check_update, descend
 from .off_policy import OffPolicy
 from .q_networks import QNetwork, features
 from .replay import Batch
@@ -102,13 +104,26 @@ class DiscreteSAC(OffPolicy):
         value = (np.exp(log_after) * (least - alpha * log_after)).sum(axis=1)
         y = batch.reward + batch.discount * value
         traces, loss = [network.traced(here) for network in self.critics], 0.0
+        gradients = []
         for trace in traces:
             error = trace.out[every, batch.action] - y
             gradient = np.zeros_like(trace.out)
             gradient[every, batch.action] = 2 * error * share
             trace.backward(gradient)
+            gradients.append(gradient)
             loss += float(np.vdot(error, error)) / len(y)
         q = np.min([trace.out for trace in traces], axis=0)
+        check_update(
+            loss,
+            self.critics,
+            self.critic_optimizer,
+            here,
+            *gradients,
+            step=self.steps,
+            whose="critics",
+            loss=loss,
+            forward=lambda x: [network(Tensor(x)) for network in self.critics],
+        )
         self.critic_optimizer.step()
         trace = self.actor.traced(here)
         log_prob = log_softmax(trace.out)
@@ -116,8 +131,8 @@ class DiscreteSAC(OffPolicy):
         cost = alpha * log_prob - q
         mean = (prob * cost).sum(axis=1, keepdims=True)
         # d sum_a pi_a cost_a / d logit_b = pi_b (cost_b - mean)
-        trace.backward(prob * (cost - mean) * share)
-        self.actor_optimizer.step()
+        gradient = prob * (cost - mean) * share
+        descend(self.actor, trace, gradient, self.actor_optimizer, step=self.steps, whose="actor")
         entropy = -float((prob * log_prob).sum(axis=1).mean())
         if s.ent_coef is None:
             self.temperature.adjust(entropy - self.target_entropy, self.temperature_optimizer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..core.training.memory import is_exhaustion, out_of_memory
 from ..core.training.mistakes import diverged
 from ..core.training.tracing import trace
 from ..core.training.turn import Turn
+
+if TYPE_CHECKING:
+    from .q_networks import GraphTrace, LayerTrace
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +64,28 @@ def check_update(
     turn.last = {"loss": loss}
     with np.errstate(all="ignore"):
         raise diverged(turn, "gradients", size, trace(turn, batch, backward=True))
+
+
+def descend(
+    network: Module,
+    trace: LayerTrace | GraphTrace,
+    gradient: Array,
+    optimizer: Optimizer,
+    *,
+    step: int,
+    whose: str,
+) -> None:
+    """One step of an optimizer, from the gradient of the loss for what a network gave.
+
+    Raises:
+        GradError: the gradient is not finite; nothing is updated.
+    """
+    trace.backward(gradient)
+    first = next(network.parameters()).grad  # NaN that arises on the way back arrives here
+    assert first is not None
+    size = float(np.vdot(gradient, gradient)) + float(np.vdot(first.array, first.array))
+    check_update(size, network, optimizer, trace.given, gradient, step=step, whose=whose)
+    optimizer.step()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ..core.nn.module import Module
 from ..core.nn.parameter import Parameter
 from ..core.tensor import Tensor
 from .actor_critic import Critics, require_vector
-from .diverging import check_update
+from .diverging import descend
 from .off_policy import OffPolicy, OffPolicySettings
 from .q_networks import Perceptron, features, sizes_of
 from .replay import Batch
@@ -187,17 +187,7 @@ class SAC(OffPolicy):
         )
         q, slope = self.critics.slope(here, action, least=True)
         gradient = self.actor_gradient(head.out, action, noise, slope)
-        head.backward(gradient)
-        check_update(
-            float(np.vdot(gradient, gradient)),
-            self.actor,
-            self.actor_optimizer,
-            here,
-            gradient,
-            step=self.steps,
-            whose="actor",
-        )
-        self.actor_optimizer.step()
+        descend(self.actor, head, gradient, self.actor_optimizer, step=self.steps, whose="actor")
         if s.ent_coef is None:
             surplus = -float(log_prob.mean()) - self.target_entropy
             self.temperature.adjust(surplus, self.temperature_optimizer)

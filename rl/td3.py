@@ -20,7 +20,7 @@ from ..core import optim
 from ..core.errors import ConfigError
 from ..core.nn.module import Module
 from .actor_critic import Critics, require_vector
-from .diverging import check_update
+from .diverging import descend
 from .environments.base import count
 from .off_policy import OffPolicy, OffPolicySettings
 from .q_networks import Perceptron, features, sizes_of
@@ -119,17 +119,9 @@ class TD3(OffPolicy):
             trace = self.actor.traced(here)
             q, slope = self.critics.slope(here, trace.out)
             gradient = -slope / len(here)
-            trace.backward(gradient)
-            check_update(
-                float(np.vdot(gradient, gradient)),
-                self.actor,
-                self.actor_optimizer,
-                here,
-                gradient,
-                step=self.steps,
-                whose="actor",
+            descend(
+                self.actor, trace, gradient, self.actor_optimizer, step=self.steps, whose="actor"
             )
-            self.actor_optimizer.step()
             self._actor_average.update()
             self._critic_average.update()
             return {"critic_loss": loss, "actor_loss": -float(q.mean()), "q": float(y.mean())}

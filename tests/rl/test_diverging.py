@@ -15,6 +15,11 @@ from bestiary.rl.diverging import check_update
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of NaN
 
 
+def updates(agent: Any, number: int) -> None:
+    for _ in range(number):
+        agent.update(agent.replay.sample(8, 1.0))
+
+
 def weights(agent: Any) -> list[np.ndarray]:
     return [p.array.copy() for m in agent.modules().values() for p in m.parameters()]
 
@@ -59,6 +64,50 @@ def test_broken_weights_of_critics(name: str) -> None:
         agent.update(agent.replay.sample(8, 1.0))
     assert t.value.direction == "parameters"
     assert "parameter networks.0.layers.0.weight: 1 of" in str(t.value)
+
+
+@pytest.mark.parametrize("name", ["SAC", "TD3", "DDPG", "DiscreteSAC"])
+@pytest.mark.parametrize("part", ["actor", "critics"])
+def test_nothing_is_updated_from_broken_weights(name: str, part: str) -> None:
+    """The critics learn first; a broken actor breaks their targets."""
+    env = "CartPole-v1" if name == "DiscreteSAC" else "Pendulum-v1"
+    agent = getattr(rl, name)(env, hidden=(8,), learning_starts=16)
+    agent.learn(32, progress=False)
+    broken = getattr(agent, part)
+    next(iter(broken.parameters())).array[0, 0] = np.nan
+    before = [p.array.copy() for p in broken.parameters()]
+    with pytest.raises(GradError, match=r"the gradients of the (actor|critics) became nan") as told:
+        updates(agent, 4)  # TD3's actor learns every second time
+    assert told.value.direction in ("parameters", "data")
+    after = [p.array for p in broken.parameters()]
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
+
+
+def recorded() -> Any:
+    return rl.record_episodes(rl.DQN("CartPole-v1", hidden=(8,)), "CartPole-v1", 4)
+
+
+@pytest.mark.parametrize("name", ["BehaviourCloning", "DecisionTransformer"])
+def test_broken_weights_of_agents_that_learn_from_recordings(name: str) -> None:
+    agent = getattr(rl, name)("CartPole-v1", data=recorded(), seed=0)
+    next(iter(agent.network.parameters())).array.reshape(-1)[0] = np.nan
+    before = weights(agent)
+    with pytest.raises(GradError, match=f"the gradients of the {name} became nan") as told:
+        agent.update()
+    assert told.value.direction == "parameters"
+    after = weights(agent)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
+
+
+def test_broken_positions_of_alphazero() -> None:
+    agent = rl.AlphaZero(
+        seed=0, channels=8, blocks=1, num_envs=4, simulations=4, batch_size=8, learning_starts=8
+    )
+    agent.learn(64, progress=False)
+    next(iter(agent.network.parameters())).array.reshape(-1)[0] = np.nan
+    with pytest.raises(GradError, match="the gradients of the AlphaZero became nan") as told:
+        agent.update()
+    assert told.value.direction == "parameters"
 
 
 def test_the_first_operation_of_an_agent_is_named() -> None:
