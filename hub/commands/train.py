@@ -94,7 +94,12 @@ RECIPES = {
 @click.argument("recipe", required=False)
 @click.argument("data", required=False, metavar="DATA-OR-ENV")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--SETTING VALUE]...")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the result.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the result; one in runs unless given.",
+)
 @click.option("--resume", type=click.Choice(["auto"]), help="Go on from the newest checkpoint.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--quiet", is_flag=True, help="Print no progress.")
@@ -132,7 +137,7 @@ def train_command(
         )
         return
     given = read_settings(kind, [data, *settings] if data.startswith("--") else settings)
-    target = out or Path(f"{Path(data).name.replace(':', '-')}-{recipe}")
+    target = out or Path("runs", f"{Path(data).name.replace(':', '-')}-{recipe}")
     found = getattr(module, chosen.run)(
         recipe, data, given, out=target, device=device, resume=resume, quiet=quiet or as_json
     )

@@ -25,6 +25,18 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+def test_runs_are_found_without_naming_a_folder(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "ppo", "CartPole-v1", "--hidden", "8", *SHORT, "--quiet") == 0
+    assert load_agent("runs/CartPole-v1-ppo/agent").steps == 64
+    capsys.readouterr()
+    assert run("runs", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["status"]) == ("CartPole-v1-ppo", "finished")
+
+
 def test_an_agent_is_trained_and_goes_on(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "run"
     words = ["train", "ppo", "CartPole-v1", "--hidden", "8,8", *SHORT, "--out", str(out)]
