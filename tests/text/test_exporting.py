@@ -44,10 +44,7 @@ def test_relative_positions_and_windows_have_open_lengths(
     done = bt.export(task, tmp_path / "m.onnx")
     loaded = bt.load(tmp_path / "m.onnx")
     for batch, tokens in ((1, 3), (2, 22)):
-        feeds = {"input_ids": models.ids(batch, tokens).numpy()}
-        if "attention_mask" in done.inputs:
-            feeds["attention_mask"] = np.ones((batch, tokens), np.int64)
-            feeds["attention_mask"][0, -1] = 0
+        feeds = models.feeds(done.inputs, batch, tokens)
         with bt.inference_mode():
             wanted = models.scores_of(module(*(bt.tensor(x) for x in feeds.values()))).numpy()
             np.testing.assert_allclose(loaded(**feeds).numpy(), wanted, atol=1e-4)

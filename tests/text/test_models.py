@@ -62,6 +62,15 @@ def ids(rows: int, columns: int, seed: int = 0) -> bt.Tensor:
     return bt.asarray(np.random.default_rng(seed).integers(3, 61, (rows, columns)))
 
 
+def feeds(names: Any, rows: int, columns: int) -> dict[str, Any]:
+    """Inputs of an exported network by name: ids, and a mask where it takes one."""
+    found = {"input_ids": ids(rows, columns).numpy()}
+    if "attention_mask" in names:
+        found["attention_mask"] = np.ones((rows, columns), np.int64)
+        found["attention_mask"][0, -1] = 0
+    return found
+
+
 def built(name: str, **changes: Any) -> Any:
     architecture = architectures()[name]
     bt.manual_seed(1)

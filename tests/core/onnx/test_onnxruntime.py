@@ -69,10 +69,7 @@ def test_texts(name: str, changes: Any, tmp_path: Path) -> None:
     task = SimpleNamespace(module=module, config=module.config, card=card)
     done = bt.export(task, tmp_path / "m.onnx")
     for batch, tokens in ((1, 3), (4, 12), (2, 22)):
-        feeds = {"input_ids": models.ids(batch, tokens).numpy()}
-        if "attention_mask" in done.inputs:
-            feeds["attention_mask"] = np.ones((batch, tokens), np.int64)
-            feeds["attention_mask"][0, -1] = 0
+        feeds = models.feeds(done.inputs, batch, tokens)
         with bt.inference_mode():
             wanted = models.scores_of(module(*(bt.tensor(x) for x in feeds.values()))).numpy()
         np.testing.assert_allclose(ran(tmp_path / "m.onnx", feeds), wanted, atol=1e-4)
